@@ -1,0 +1,1 @@
+"""Weir: an OpenTelemetry distribution for Python."""

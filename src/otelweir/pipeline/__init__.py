@@ -1,0 +1,1 @@
+"""The pipeline: capture, sample; alphabetical order is flow order."""

@@ -1,0 +1,1 @@
+"""Sampling: which telemetry is kept, and what each kept record stands for."""
