@@ -1,0 +1,199 @@
+"""What can go wrong, each with a code and a remedy; `docs/troubleshooting.md` has an entry for every code.
+
+Exceptions that callers may catch form one tree::
+
+    WeirError
+    ├── ConfigError        a setting or an argument that cannot be used
+    │   └── MissingExtra   an optional dependency that is not installed
+    ├── PolicyError        a sampling policy that cannot be read or is not valid
+    └── ServerError        a local server that cannot start, or an endpoint that does not answer
+
+In the pipeline nothing is raised into the application: problems are reported with `warn`, once each.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+logger = logging.getLogger("otelweir")
+
+DOCS: Final = "docs/troubleshooting.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that can go wrong.
+
+    Attributes:
+        code: `WEIR-<AREA>-<NUMBER>`; never reused.
+        title: What is wrong, in a few words.
+        remedy: One sentence that says what to do next.
+    """
+
+    code: str
+    title: str
+    remedy: str
+
+
+PROBLEMS: Final[dict[str, Problem]] = {}
+
+
+def _problem(code: str, title: str, remedy: str) -> Problem:
+    PROBLEMS[code] = problem = Problem(code, title, remedy)
+    return problem
+
+
+BAD_VALUE = _problem(
+    "WEIR-CONFIG-001",
+    "A setting has a value that cannot be used",
+    "Correct the value; until then the next best one applies: the variable, else the default.",
+)
+UNKNOWN_SETTING = _problem(
+    "WEIR-CONFIG-002",
+    "A WEIR_* variable is not a setting of Weir",
+    "Use the name that the message suggests, or remove the variable.",
+)
+TWO_DISTRIBUTIONS = _problem(
+    "WEIR-CONFIG-003",
+    "Several OpenTelemetry distributions are installed",
+    "Choose one with OTEL_PYTHON_DISTRO and OTEL_PYTHON_CONFIGURATOR, or uninstall the others.",
+)
+ALREADY_CONFIGURED = _problem(
+    "WEIR-CONFIG-004",
+    "OpenTelemetry is already configured in this process",
+    "Configure once: with opentelemetry-instrument or with otelweir.configure(), not both.",
+)
+NOT_LOADED = _problem(
+    "WEIR-CONFIG-005",
+    "A component that a setting names cannot be loaded",
+    "Correct the name, or install the package that provides it.",
+)
+MISSING_EXTRA = _problem(
+    "WEIR-CONFIG-006",
+    "An optional dependency is not installed",
+    "Install the extra that the message names.",
+)
+POLICY_UNREADABLE = _problem(
+    "WEIR-POLICY-001",
+    "The policy file cannot be read",
+    "Check the path and the permissions; until then the last good policy applies.",
+)
+POLICY_INVALID = _problem(
+    "WEIR-POLICY-002",
+    "The policy is not valid",
+    "Correct the line that the message names and run `weir policy check FILE`; until then the last good policy applies.",
+)
+POLICY_UNREACHABLE = _problem(
+    "WEIR-POLICY-003",
+    "The policy URL gives no policy",
+    "Check WEIR_POLICY_URL, its key and the network; until then the last good policy applies.",
+)
+POLICY_CACHE = _problem(
+    "WEIR-POLICY-004",
+    "The cached policy cannot be stored or read",
+    "Make WEIR_POLICY_CACHE a folder that the service may write; without it a restart during an outage has no policy.",
+)
+CAPTURE_FAILED = _problem(
+    "WEIR-CAPTURE-001",
+    "Weir failed to capture a log record",
+    "Please report it with the message below; the application is not affected.",
+)
+SAMPLE_FAILED = _problem(
+    "WEIR-SAMPLE-001",
+    "Weir failed to decide on a log record and kept it",
+    "Please report it with the message below; the application is not affected.",
+)
+TOO_MANY_PATTERNS = _problem(
+    "WEIR-SAMPLE-002",
+    "More log patterns than the table holds; further ones share one overflow pattern",
+    "Raise WEIR_LOG_MAX_PATTERNS, or pass the varying part of the message as an argument.",
+)
+PORT_IN_USE = _problem(
+    "WEIR-SERVER-001",
+    "The port is in use",
+    "Stop what listens there, or choose another port with --port.",
+)
+DATABASE_UNUSABLE = _problem(
+    "WEIR-SERVER-002",
+    "The database cannot be opened",
+    "Choose another file with --db, or remove the damaged one.",
+)
+ENDPOINT_SILENT = _problem(
+    "WEIR-SERVER-003",
+    "The OTLP endpoint does not answer",
+    "Start the collector (or `weir dev`), or correct OTEL_EXPORTER_OTLP_ENDPOINT.",
+)
+DEMO_FAILED = _problem(
+    "WEIR-SERVER-004",
+    "The demo service did not start",
+    "Read the output of the service below; `pip install 'otelweir[demo]'` installs what it needs.",
+)
+
+
+class WeirError(Exception):
+    """Base of every exception that Weir raises on purpose.
+
+    Args:
+        problem: What went wrong; gives the code and the remedy.
+        detail: The particulars: names, values, lines.
+    """
+
+    def __init__(self, problem: Problem, detail: str) -> None:
+        self.problem = problem
+        self.detail = detail
+        super().__init__(message(problem, detail))
+
+    @property
+    def code(self) -> str:
+        return self.problem.code
+
+
+class ConfigError(WeirError):
+    """A setting or an argument cannot be used."""
+
+
+class MissingExtra(ConfigError, ImportError):
+    """An optional dependency is not installed.
+
+    Args:
+        extra: The extra of `otelweir` that brings it.
+        needs: The package that is missing.
+    """
+
+    def __init__(self, extra: str, needs: str) -> None:
+        super().__init__(MISSING_EXTRA, f"{needs} is not installed: pip install 'otelweir[{extra}]'")
+
+
+class PolicyError(WeirError):
+    """A sampling policy cannot be read or is not valid."""
+
+
+class ServerError(WeirError):
+    """A local server cannot start, or an endpoint does not answer."""
+
+
+def message(problem: Problem, detail: str) -> str:
+    """One line: code, particulars, remedy."""
+    return f"{problem.code}: {detail.rstrip('.')}. {problem.remedy} See {DOCS}#{problem.code.lower()}"
+
+
+_said: set[tuple[str, str]] = set()
+_saying = threading.Lock()
+
+
+def warn(problem: Problem, detail: str, *, exc_info: BaseException | None = None) -> None:
+    """Log a warning on the `otelweir` logger, once for each problem and detail in this process."""
+    with _saying:
+        if (problem.code, detail) in _said or len(_said) > 1000:
+            return
+        _said.add((problem.code, detail))
+    logger.warning("%s", message(problem, detail), exc_info=exc_info)
+
+
+def forget_warnings() -> None:
+    """Let every warning be given again; for tests."""
+    with _saying:
+        _said.clear()

@@ -1,0 +1,1 @@
+"""Log sampling by pattern."""

@@ -1,0 +1,64 @@
+"""The settings of log sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from otelweir.variables import Secret, number, one_of, rates, secret, seconds, setting, text, whole
+
+Mode = Literal["on", "dry-run", "off"]
+
+DEFAULT_RATES: Final[Mapping[str, float]] = {"debug": 0.05, "info": 0.2, "warn": 0.5, "trace": 0.05, "unspecified": 1.0}
+_ALWAYS: Final = "errors are always kept"
+
+
+@dataclass(frozen=True)
+class LogSamplingSettings:
+    log_sampling: Mode = setting("WEIR_LOG_SAMPLING", "on", one_of("on", "dry-run", "off"))
+    """`on` samples; `dry-run` decides and counts but keeps every record; `off` keeps every record and does not look
+    at it."""
+
+    log_rates: Mapping[str, float] = setting(
+        "WEIR_LOG_RATES", DEFAULT_RATES, rates(DEFAULT_RATES, {"error": _ALWAYS, "fatal": _ALWAYS})
+    )
+    """Share of the records kept, by severity (`trace`, `debug`, `info`, `warn`, `unspecified`). A severity that is not
+    named keeps its default. Error and fatal are always kept."""
+
+    log_first: int = setting("WEIR_LOG_FIRST", 10, whole(1))
+    """How many records of each pattern are kept in each window before the rate applies. At least 1, so that no pattern
+    disappears."""
+
+    log_window: float = setting("WEIR_LOG_WINDOW", 60.0, seconds(1))
+    """Length of the window in which the first records are counted."""
+
+    log_budget: float | None = setting("WEIR_LOG_BUDGET", None, number(above=0))
+    """Records per second that this process may keep. Rates fall until the volume fits, each pattern getting a fair
+    share. Errors, first records and events are kept even beyond it."""
+
+    log_rollup_interval: float = setting("WEIR_LOG_ROLLUP_INTERVAL", 60.0, seconds(1))
+    """How often the exact counts of each pattern are sent, as events named `weir.log.pattern.rollup`."""
+
+    log_max_patterns: int = setting("WEIR_LOG_MAX_PATTERNS", 10_000, whole(100, 1_000_000))
+    """How many patterns are told apart; further ones share one overflow pattern. Bounds the memory."""
+
+    log_spike_factor: float = setting("WEIR_LOG_SPIKE_FACTOR", 10.0, number(least=1))
+    """A pattern that comes this many times as often as in its own past is a spike: more of it is kept for a while."""
+
+    policy_file: str | None = setting("WEIR_POLICY_FILE", None, text("the path of a YAML or JSON file"))
+    """A sampling policy. It is read again when it changes. What it sets wins over the variables."""
+
+    policy_url: str | None = setting(
+        "WEIR_POLICY_URL", None, text("a URL beginning with http:// or https://", r"(?i)https?://.+")
+    )
+    """Where to fetch a sampling policy. What it sets wins over the file."""
+
+    policy_refresh: float = setting("WEIR_POLICY_REFRESH", 300.0, seconds(1))
+    """How often the policy URL is asked, give or take a tenth."""
+
+    policy_key: Secret | None = setting("WEIR_POLICY_KEY", None, secret("a token"))
+    """Bearer token for the policy URL."""
+
+    policy_cache: str | None = setting("WEIR_POLICY_CACHE", None, text("the path of a folder"))
+    """Where the last good policy from the URL is kept. Unset: `otelweir` below `$XDG_CACHE_HOME` or `~/.cache`."""

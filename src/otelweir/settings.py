@@ -1,0 +1,100 @@
+"""All settings: one model, made of each folder's own section, read from the environment and from code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from otelweir import errors
+from otelweir.distro.settings import DistroSettings
+from otelweir.pipeline.capture.settings import CaptureSettings, ResourceSettings
+from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
+from otelweir.variables import Var, shown, variables
+
+Origin = Literal["default", "variable", "code"]
+
+PREFIX: Final = "WEIR_"
+SECTIONS: Final = (DistroSettings, ResourceSettings, CaptureSettings, LogSamplingSettings)
+
+
+@dataclass(frozen=True)
+class Settings(LogSamplingSettings, CaptureSettings, ResourceSettings, DistroSettings):
+    """The effective settings. A setting's name in code is its variable's name without `WEIR_`, in lower case."""
+
+
+VARIABLES: Final[Mapping[str, Var]] = variables(Settings)
+"""The variable of each setting, by the setting's name in code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings with where each value comes from.
+
+    Attributes:
+        settings: The effective settings.
+        origins: By setting name; one that is missing is a default.
+    """
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+
+    def rows(self) -> Iterator[tuple[str, str, Origin]]:
+        """Variable, value as text and origin of every setting; secrets are masked."""
+        for name, var in VARIABLES.items():
+            yield var.name, shown(getattr(self.settings, name)), self.origins.get(name, "default")
+
+
+def load(environ: Mapping[str, str], **code: Any) -> Loaded:
+    """Read the settings; code wins over variables, variables over defaults.
+
+    A value that cannot be used is reported once, with the setting's name, the value and the allowed form, and the next
+    best one applies. A `WEIR_*` variable that is no setting is reported with the nearest name.
+
+    Args:
+        environ: The environment. Empty values count as unset.
+        code: Settings given in code; None counts as not given.
+
+    Raises:
+        TypeError: `code` has a name that is no setting.
+    """
+    for name in code:
+        if name not in VARIABLES:
+            raise TypeError(f"{name!r} is not a setting of Weir{_did_you_mean(name, VARIABLES)}")
+    known = {var.name for var in VARIABLES.values()}
+    for variable in environ:
+        if variable.startswith(PREFIX) and variable not in known:
+            errors.warn(
+                errors.UNKNOWN_SETTING, f"{variable} is not a setting of Weir{_did_you_mean(variable, known)}"
+            )
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for name, var in VARIABLES.items():
+        origin: Origin
+        for origin, given in (("code", code.get(name)), ("variable", environ.get(var.name, "").strip() or None)):
+            if given is None:
+                continue
+            try:
+                values[name], origins[name] = var.form.read(given), origin
+                break
+            except (ValueError, TypeError, AttributeError) as error:
+                _report(var, given, str(error), getattr(_DEFAULTS, name))
+    return Loaded(Settings(**values), origins)
+
+
+def _report(var: Var, given: object, reason: str, default: object) -> None:
+    value = "***" if var.form.secret else repr(given)
+    # int() and float() speak of literals and bases; the allowed form says it better.
+    why = f" ({reason})" if reason and "literal" not in reason and "convert" not in reason else ""
+    errors.warn(
+        errors.BAD_VALUE, f"{var.name}={value} is not {var.form.words}{why}; the default is {shown(default)}"
+    )
+
+
+def _did_you_mean(name: str, known: set[str] | Mapping[str, object]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+_DEFAULTS: Final = Settings()
