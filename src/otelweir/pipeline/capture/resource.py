@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 from otelweir.pipeline.capture.settings import ResourceSettings
@@ -135,8 +134,7 @@ only where `POD_SIGN` is set."""
 POD_SIGN: Final = "KUBERNETES_SERVICE_HOST"
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(NamedTuple):
     """A platform that makes itself known by variables.
 
     Attributes:
