@@ -14,6 +14,7 @@ In the pipeline nothing is raised into the application: problems are reported wi
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from dataclasses import dataclass
 from typing import Final
@@ -191,6 +192,42 @@ def warn(problem: Problem, detail: str, *, exc_info: BaseException | None = None
             return
         _said.add((problem.code, detail))
     logger.warning("%s", message(problem, detail), exc_info=exc_info)
+
+
+def _after_fork() -> None:
+    # Another thread of the parent may have held the lock; it does not exist in the child.
+    global _saying  # noqa: PLW0603
+    _saying = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Trouble:
+    """A warning about something that is looked at again and again: said once while it lasts, and anew if it returns."""
+
+    def __init__(self) -> None:
+        self._now: tuple[Problem, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Trouble {self._now[0].code}>" if self._now else "<Trouble none>"
+
+    def say(self, problem: Problem, detail: str) -> None:
+        """Warn, unless this is what was said last."""
+        if (problem, detail) == self._now:
+            return
+        self.over()
+        self._now = (problem, detail)
+        warn(problem, detail)
+
+    def over(self) -> None:
+        """What was said is mended."""
+        if self._now is not None:
+            problem, detail = self._now
+            self._now = None
+            with _saying:
+                _said.discard((problem.code, detail))
 
 
 def forget_warnings() -> None:
