@@ -49,41 +49,38 @@ Encoding: TypeAlias = Literal["protobuf", "json"]
 CONTENT_TYPES: Mapping[Encoding, str] = {"protobuf": "application/x-protobuf", "json": "application/json"}
 
 _INT64_MAX = 2**63 - 1
+# No process logs this often; a sum of such counts still fits into SQLite's integers.
+_ABSURD = 10**12
 _SPAN_KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _STATUSES = ("unset", "ok", "error")
 _TEMPORALITIES = ("", "delta", "cumulative")
-_ID_BYTES = {
-    "traceId": 16,
-    "spanId": 8,
-    "parentSpanId": 8,
-    "trace_id": 16,
-    "span_id": 8,
-    "parent_span_id": 8,
-}
+_ID_FIELDS = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
+# Taking a member off the front copies what is behind it, so their number must have an end.
+_MAX_GZIP_MEMBERS = 100
 
 
 class RequestError(Exception):
     """A request that cannot be taken, through no fault of ours.
 
-    ├── Malformed          400: the body is not what its headers say
-    ├── TooLarge           413: the body, or what it unpacks to, is above the limit
-    └── UnsupportedMedia   415: a content type or encoding that OTLP does not have
+    ├── MalformedError          400: the body is not what its headers say
+    ├── TooLargeError           413: the body, or what it unpacks to, is above the limit
+    └── UnsupportedMediaError   415: a content type or encoding that OTLP does not have
     """
 
     status = 400
 
 
-class Malformed(RequestError):
+class MalformedError(RequestError):
     """The body is not what its headers say."""
 
 
-class TooLarge(RequestError):
+class TooLargeError(RequestError):
     """The body, or what it unpacks to, is above the limit."""
 
     status = 413
 
 
-class UnsupportedMedia(RequestError):
+class UnsupportedMediaError(RequestError):
     """A content type or a content encoding that OTLP over HTTP does not have."""
 
     status = 415
@@ -93,14 +90,14 @@ def encoding_of(content_type: str) -> Encoding:
     """The encoding a Content-Type header names; parameters such as a charset are ignored.
 
     Raises:
-        UnsupportedMedia: It is neither of OTLP's two.
+        UnsupportedMediaError: It is neither of OTLP's two.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     for encoding, name in CONTENT_TYPES.items():
         if media_type == name:
             return encoding
     said = f"not {media_type!r}" if media_type else "and there is none"
-    raise UnsupportedMedia(f"Content-Type must be application/x-protobuf or application/json, {said}")
+    raise UnsupportedMediaError(f"Content-Type must be application/x-protobuf or application/json, {said}")
 
 
 def unpack(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
@@ -112,14 +109,14 @@ def unpack(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
         max_bytes: More than this is never produced, however well it was packed.
 
     Raises:
-        TooLarge: The body unpacks to more than `max_bytes`.
-        Malformed: The body is not in the format the header names, or ends early.
-        UnsupportedMedia: A compression other than these.
+        TooLargeError: The body unpacks to more than `max_bytes`.
+        MalformedError: The body is not in the format the header names, or ends early.
+        UnsupportedMediaError: A compression other than these.
     """
     match content_encoding.strip().lower():
         case "" | "identity":
             if len(body) > max_bytes:
-                raise _too_large(max_bytes)
+                raise too_large(max_bytes)
             return body
         case "gzip" | "x-gzip":
             return _inflate(body, "gzip", zlib.MAX_WBITS | 16, max_bytes)
@@ -128,21 +125,21 @@ def unpack(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
             zlib_format = body[:1] and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
             return _inflate(body, "deflate", zlib.MAX_WBITS if zlib_format else -zlib.MAX_WBITS, max_bytes)
         case other:
-            raise UnsupportedMedia(f"Content-Encoding must be gzip, deflate or absent, not {other!r}")
+            raise UnsupportedMediaError(f"Content-Encoding must be gzip, deflate or absent, not {other!r}")
 
 
 def decode(signal: Signal, encoding: Encoding, body: bytes) -> Batch:
     """The rows in the body of an export request.
 
     Raises:
-        Malformed: The body is not such a request.
+        MalformedError: The body is not such a request.
     """
     request = _REQUESTS[signal]()
     if encoding == "protobuf":
         try:
             request.ParseFromString(body)
         except DecodeError as error:
-            raise Malformed(f"the body is not a protobuf {request.DESCRIPTOR.name}: {error}") from None
+            raise MalformedError(f"the body is not a protobuf {request.DESCRIPTOR.name}: {error}") from None
     else:
         _parse_json(request, body)
     batch = Batch(signal)
@@ -179,8 +176,8 @@ _RESPONSES: Mapping[Signal, Callable[[], Any]] = {
 # ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(
+def too_large(max_bytes: int) -> TooLargeError:
+    return TooLargeError(
         f"the body is larger than {max_bytes:,} bytes unpacked; send smaller batches or raise the limit (--max-body)"
     )
 
@@ -189,24 +186,25 @@ def _inflate(body: bytes, name: str, wbits: int, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     room = max_bytes
     rest = body
-    while True:  # a gzip file may have several members, one after the other
+    for _ in range(_MAX_GZIP_MEMBERS):  # a gzip file may have several members, one after the other
         stream = zlib.decompressobj(wbits)
         try:
             # One byte more than allowed, to tell "just fits" from "too large".
             part = stream.decompress(rest, room + 1)
         except zlib.error as error:
-            raise Malformed(f"the body is not valid {name}: {error}") from None
+            raise MalformedError(f"the body is not valid {name}: {error}") from None
         room -= len(part)
         if room < 0:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         parts.append(part)
         if not stream.eof:
-            raise Malformed(f"the {name} body ends early")
+            raise MalformedError(f"the {name} body ends early")
         rest = stream.unused_data
         if not rest:
             return b"".join(parts)
         if name != "gzip":
-            raise Malformed(f"the {name} body has {len(rest):,} bytes too many")
+            raise MalformedError(f"the {name} body has {len(rest):,} bytes too many")
+    raise MalformedError(f"the gzip body has more than {_MAX_GZIP_MEMBERS} members")
 
 
 def _parse_json(request: Message, body: bytes) -> None:
@@ -214,16 +212,16 @@ def _parse_json(request: Message, body: bytes) -> None:
     try:
         document = json.loads(body)
     except RecursionError:
-        raise Malformed("the JSON body is nested too deeply") from None
+        raise MalformedError("the JSON body is nested too deeply") from None
     except ValueError as error:  # also what is not UTF-8
-        raise Malformed(f"the body is not JSON: {error}") from None
+        raise MalformedError(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
-        raise Malformed(f"the JSON body must be an object, a {name}")
+        raise MalformedError(f"the JSON body must be an object, a {name}")
     _hex_to_base64(document)
     try:
         json_format.ParseDict(document, request, ignore_unknown_fields=True)
     except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
-        raise Malformed(f"the body is not a {name} in JSON: {error}") from None
+        raise MalformedError(f"the body is not a {name} in JSON: {error}") from None
 
 
 def _hex_to_base64(document: dict[str, Any]) -> None:
@@ -236,11 +234,11 @@ def _hex_to_base64(document: dict[str, Any]) -> None:
         node = todo.pop()
         if isinstance(node, dict):
             for key, value in node.items():
-                if key in _ID_BYTES and isinstance(value, str):
+                if key in _ID_FIELDS and isinstance(value, str):
                     try:
                         node[key] = base64.b64encode(binascii.unhexlify(value)).decode()
                     except ValueError:
-                        raise Malformed(f"{key} must be hexadecimal, not {value[:40]!r}") from None
+                        raise MalformedError(f"{key} must be hexadecimal, not {value[:40]!r}") from None
                 elif isinstance(value, dict | list):
                     todo.append(value)
         else:
@@ -292,11 +290,11 @@ def _rollup(record: LogRecord, attributes: dict[str, Any], resource: ResourceRow
     if ROLLUP_EVENT not in (record.event_name, attributes.get("weir.event")):
         return None
     pattern_id = _text(attributes.get("weir.pattern.id"))
-    seen, kept = _count(attributes.get("weir.seen")), _count(attributes.get("weir.kept"))
-    if not pattern_id or seen is None or kept is None:
+    seen, kept = _whole(attributes.get("weir.seen")), _whole(attributes.get("weir.kept"))
+    if not pattern_id or seen is None or kept is None or max(seen, kept) > _ABSURD:
         return None
     time_ns = _time(record.time_unix_nano or record.observed_time_unix_nano)
-    first_ns, last_ns = _count(attributes.get("weir.first_time")), _count(attributes.get("weir.last_time"))
+    first_ns, last_ns = _whole(attributes.get("weir.first_time")), _whole(attributes.get("weir.last_time"))
     return RollupRow(
         time_ns=time_ns,
         resource=resource.key,
@@ -510,12 +508,12 @@ def _finite(value: float) -> float | str:
 
 
 def _weight(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _ABSURD:
         return float(value)
     return 1.0
 
 
-def _count(value: object) -> int | None:
+def _whole(value: object) -> int | None:
     """A whole number that is not negative, also where a sender made it a string or a double."""
     if isinstance(value, str):
         value = int(value) if value.isascii() and value.isdigit() and len(value) < 20 else None
@@ -533,7 +531,7 @@ def _time(unsigned_ns: int) -> int:
 
 def _id(raw: bytes, size: int, what: str) -> str:
     if len(raw) not in (0, size):
-        raise Malformed(f"a {what} must have {size} bytes, not {len(raw)}")
+        raise MalformedError(f"a {what} must have {size} bytes, not {len(raw)}")
     return raw.hex() if any(raw) else ""  # all zeros is how some senders write "none"
 
 
