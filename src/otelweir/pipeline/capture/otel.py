@@ -1,0 +1,254 @@
+"""From a log call to an OpenTelemetry log record: the adapter that every way of logging shares."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Final, Protocol, TypeAlias
+
+from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumber
+from opentelemetry.sdk._logs import Logger as SdkLogger
+from opentelemetry.sdk._logs import LogRecordLimits, ReadWriteLogRecord
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.semconv.attributes import code_attributes, exception_attributes
+
+from otelweir import errors
+from otelweir.pipeline.capture import context
+from otelweir.pipeline.capture.values import any_value, attributes_of, clean
+from otelweir.signals import AnyValue, Verdict, severity_number
+
+ExcInfo: TypeAlias = "tuple[type[BaseException] | None, BaseException | None, TracebackType | None]"
+
+FILE: Final = code_attributes.CODE_FILE_PATH
+FUNCTION: Final = code_attributes.CODE_FUNCTION_NAME
+LINE: Final = code_attributes.CODE_LINE_NUMBER
+
+_NUMBERS: Final = tuple(SeverityNumber(number) for number in range(25))
+_SEVERITY_TEXT: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+
+KEPT: Final[Mapping[str, AnyValue]] = {}
+"""The verdict of a capture without a sampler."""
+
+_OWN: Final = ("opentelemetry", "otelweir")
+_TRANSPORTS: Final = ("urllib3", "requests", "charset_normalizer", "grpc", "httpx", "httpcore", "h2")
+
+
+class LogSampler(Protocol):
+    """What capture asks of a sampler; `otelweir.pipeline.sample.logs` has it."""
+
+    def call(self, logger: str, levelno: int, msg: object, args: Any, code: CodeType, instruction: int) -> Verdict: ...
+
+    def site(
+        self, logger: str, levelno: int, msg: object, args: Any, pathname: str | None, lineno: int, function: str | None
+    ) -> Verdict: ...
+
+    def text(self, logger: str, severity: int, message: str, event_name: str | None = None) -> Verdict: ...
+
+
+class _Routes(dict[str, int]):
+    """By logger name: whether its records are captured."""
+
+    CAPTURE = 0
+    IGNORE = 1
+    """The SDK's own loggers and ours: what they say about exporting would have to be exported."""
+    ASK = 2
+    """Loggers of HTTP and gRPC clients: captured, unless it is an exporter that uses the client."""
+
+    def __missing__(self, name: str) -> int:
+        root = name.partition(".")[0]
+        self[name] = route = self.IGNORE if root in _OWN else self.ASK if root in _TRANSPORTS else self.CAPTURE
+        return route
+
+
+class _Clean(ReadWriteLogRecord):
+    """A record whose attributes are clean and within the limits, so that the SDK need not go over them again."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
+class LogCapture:
+    """Turns log calls into OpenTelemetry log records.
+
+    Args:
+        provider: Where the records go.
+        sampler: Decides which records are kept; None keeps all.
+        code: Whether records carry `code.*` attributes.
+    """
+
+    def __init__(self, provider: LoggerProvider, sampler: LogSampler | None, *, code: bool = True) -> None:
+        self.provider = provider
+        self.sampler = sampler
+        self._code = code
+        self._loggers: dict[str, Logger] = {}
+        self._routes = _Routes()
+        self._emitting: set[int] = set()
+        self._limits = LogRecordLimits()
+        self._unlimited = self._limits.max_log_record_attribute_length is None
+        self._max_attributes = self._limits.max_log_record_attributes or 0
+
+    def __repr__(self) -> str:
+        return f"<LogCapture of {len(self._loggers)} loggers, sampler {self.sampler!r}>"
+
+    def captures(self, logger: str) -> bool:
+        """Whether a record of this logger, on this thread, in this context enters the pipeline."""
+        if route := self._routes[logger]:
+            if route == _Routes.IGNORE or not is_instrumentation_enabled():
+                return False
+        # A record made while another one is being emitted comes from a processor or an exporter, and would never end.
+        return not self._emitting or threading.get_ident() not in self._emitting
+
+    def decide_call(self, logger: str, levelno: int, msg: object, args: Any, frame: FrameType) -> Verdict:
+        """Whether to keep the record that a logging call is about to make.
+
+        Args:
+            logger: The logger's name.
+            levelno: The level in Python's `logging`.
+            msg: The message, or with `args` its %-style format string.
+            args: The arguments; empty for none.
+            frame: The calling frame.
+        """
+        if (self._routes[logger] or self._emitting) and not self.captures(logger):
+            return None
+        if self.sampler is None:
+            return KEPT
+        try:
+            return self.sampler.call(logger, levelno, msg, args, frame.f_code, frame.f_lasti)
+        except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+            return _kept_for(error)
+
+    def decide(
+        self,
+        logger: str,
+        levelno: int,
+        msg: object,
+        args: Any,
+        pathname: str | None = None,
+        lineno: int = 0,
+        function: str | None = None,
+    ) -> Verdict:
+        """Whether to keep a record: None when not, else what `emit` needs to be told.
+
+        Args:
+            logger: The logger's name.
+            levelno: The level in Python's `logging`.
+            msg: The message, or with `args` its %-style format string.
+            args: The arguments; empty for none.
+            pathname: The file of the call.
+            lineno: The line of the call.
+            function: The function of the call.
+        """
+        if (self._routes[logger] or self._emitting) and not self.captures(logger):
+            return None
+        if self.sampler is None:
+            return KEPT
+        try:
+            return self.sampler.site(logger, levelno, msg, args, pathname, lineno, function)
+        except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+            return _kept_for(error)
+
+    def decide_event(self, logger: str, levelno: int, event_name: str) -> Verdict:
+        """Whether to keep an event."""
+        if (self._routes[logger] or self._emitting) and not self.captures(logger):
+            return None
+        if self.sampler is None:
+            return KEPT
+        try:
+            return self.sampler.text(logger, severity_number(levelno), "", event_name)
+        except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+            return _kept_for(error)
+
+    def emit(
+        self,
+        logger: str,
+        levelno: int,
+        body: object,
+        attributes: Mapping[Any, object],
+        verdict: Mapping[str, AnyValue],
+        *,
+        timestamp_ns: int,
+        levelname: str | None = None,
+        exc_info: ExcInfo | BaseException | None = None,
+        pathname: str | None = None,
+        lineno: int = 0,
+        function: str | None = None,
+        event_name: str | None = None,
+    ) -> None:
+        """Send a record that was decided to be kept. Never raises.
+
+        Args:
+            logger: The logger's name; becomes the instrumentation scope.
+            levelno: The level in Python's `logging`.
+            body: The message; mappings and lists keep their structure.
+            attributes: Further attributes, of any values.
+            verdict: What `decide` gave.
+            timestamp_ns: Unix time in nanoseconds.
+            levelname: The level's name at the source.
+            exc_info: An exception; becomes `exception.*`.
+            pathname: The file of the call.
+            lineno: The line of the call.
+            function: The function of the call.
+            event_name: The name, if the record is an event.
+        """
+        try:
+            found = attributes_of(attributes) if attributes else {}
+            if exc_info:
+                exception_attributes_into(found, exc_info)
+            if self._code and pathname:
+                found[FILE] = clean(pathname)
+                found[LINE] = lineno
+                if function:
+                    found[FUNCTION] = function
+            if current := context.current():
+                found.update(current)
+            found.update(verdict)
+            name = levelname or ""
+            record = LogRecord(
+                timestamp=timestamp_ns,
+                observed_timestamp=time.time_ns(),
+                severity_number=_NUMBERS[severity_number(levelno)],
+                severity_text=_SEVERITY_TEXT.get(name, name),
+                body=clean(body) if type(body) is str else any_value(body),
+                attributes=found,
+                event_name=event_name,
+            )
+            target = self._loggers.get(logger)
+            if target is None:
+                target = self._loggers[logger] = self.provider.get_logger(logger)
+            if self._unlimited and len(found) <= self._max_attributes and isinstance(target, SdkLogger):
+                record = _Clean(record, target.resource, target.instrumentation_scope, self._limits)  # type: ignore[assignment]
+            thread = threading.get_ident()
+            self._emitting.add(thread)
+            try:
+                target.emit(record)
+            finally:
+                self._emitting.discard(thread)
+        except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+            errors.warn(errors.CAPTURE_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
+
+
+def _kept_for(error: Exception) -> Mapping[str, AnyValue]:
+    errors.warn(errors.SAMPLE_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
+    return KEPT
+
+
+def exception_attributes_into(attributes: dict[str, AnyValue], exc_info: ExcInfo | BaseException) -> None:
+    """Add `exception.type`, `exception.message` and `exception.stacktrace`."""
+    if isinstance(exc_info, BaseException):
+        exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
+    kind, error, trace = exc_info
+    if kind is None:
+        return
+    module = getattr(kind, "__module__", None)
+    name = getattr(kind, "__qualname__", str(kind))
+    attributes[exception_attributes.EXCEPTION_TYPE] = name if module in (None, "builtins") else f"{module}.{name}"
+    if error is not None:
+        attributes[exception_attributes.EXCEPTION_MESSAGE] = any_value(error)
+    try:
+        text = "".join(traceback.format_exception(kind, error, trace))
+    except Exception:  # noqa: BLE001 - the exception's own code may do anything
+        text = "".join(traceback.format_tb(trace))
+    attributes[exception_attributes.EXCEPTION_STACKTRACE] = clean(text)

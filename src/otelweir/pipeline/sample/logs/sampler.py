@@ -1,0 +1,492 @@
+"""The log sampler: which pattern a record belongs to, and whether to keep it.
+
+A record is identified by the best of three grades: the format string that its call carries, the template that its
+source line holds (`source.py`), the key of its text (`text.py`). What a call site gives is looked up once; afterwards
+a record costs two dict look-ups and the decision of its stream (`stream.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from random import random as _random
+from types import CodeType
+from typing import Any, Final
+
+from otelweir import errors
+from otelweir.pipeline.sample.logs import source
+from otelweir.pipeline.sample.logs.budget import fair_shares
+from otelweir.pipeline.sample.logs.pattern import Pattern, pattern_of
+from otelweir.pipeline.sample.logs.rules import ALWAYS_KEPT, Rules
+from otelweir.pipeline.sample.logs.stream import GIL, Stream
+from otelweir.pipeline.sample.logs.text import OVERFLOW, TextPatterns
+from otelweir.signals import Severity, Verdict, severity_number, severity_of
+
+MAX_SITES: Final = 20_000
+"""Call sites remembered; beyond, all are forgotten and looked up again."""
+
+MAX_STREAMS: Final = 1024
+"""Streams remembered for one call site, which may log to many loggers."""
+
+MAX_MESSAGES: Final = 64
+"""Format strings of one call site; beyond, they are made of variable text and the text's key decides."""
+
+TICK_S: Final = 1.0
+"""How often rates are fitted to the budget."""
+
+LEAST_RATE: Final = 1e-4
+"""A budget never lowers a rate further: what is never kept cannot be counted by weight."""
+
+IDLE_ROLLUPS: Final = 10
+"""Roll-ups without a record after which a stream is forgotten. Its id does not change when it comes back."""
+
+KEPT_UNSEEN: Final[Mapping[str, Any]] = {}
+"""The verdict where sampling is off."""
+
+
+_ANY: Final = object()
+"""Stands for a message that does not matter."""
+
+
+class _Site:
+    """A call site: how its records are identified, and the streams found so far.
+
+    Attributes:
+        template: Of every record without arguments, or None.
+        constant: Whether the template is the message itself, to be checked for each record.
+        by_text: Whether the text's key decides.
+        streams: By (message, level, logger), or by (level, logger) where the message does not matter.
+    """
+
+    __slots__ = (
+        "by_text",
+        "code",
+        "level",
+        "logger",
+        "message",
+        "messages",
+        "origin",
+        "stream",
+        "streams",
+        "template",
+    )
+    stream: Stream
+
+    def __init__(self, template: source.SourceTemplate | None, origin: tuple[str, ...], code: CodeType | None) -> None:
+        self.template = template
+        self.origin = origin
+        self.code = code  # kept alive, so that its id is not used again
+        self.by_text = False
+        self.messages: set[str] = set()
+        self.streams: dict[tuple[Any, ...], Stream] = {}
+        self.level = -1
+        self.logger = ""
+        self.message: object = None
+
+    def remember(self, level: int, logger: str, message: object, stream: Stream) -> None:
+        """Make this the stream that is looked at first.
+
+        Read and written in straight lines, without a call in between: under a GIL nobody sees half of it. Without one
+        there is no such short cut.
+        """
+        if GIL:
+            self.level, self.logger, self.message, self.stream = level, logger, message, stream
+
+
+@dataclass(frozen=True, slots=True)
+class Rollup:
+    """The exact counts of one pattern and severity since the last roll-up.
+
+    Attributes:
+        first: Time of the first record, in seconds of the sampler's clock.
+        last: Time of the last record.
+    """
+
+    pattern: Pattern
+    severity: Severity
+    seen: int
+    kept: int
+    first: float
+    last: float
+
+
+class LogSampler:
+    """Decides on log records. Safe to use from many threads; never raises into the caller.
+
+    Args:
+        rules: The policy.
+        clock: Monotonic time in seconds.
+        random: A number from 0 to 1.
+        max_patterns: How many patterns are told apart; the rest share one.
+        spike_factor: How many times its usual count makes a pattern's window a spike.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = _random,
+        max_patterns: int = 10_000,
+        spike_factor: float = 10.0,
+    ) -> None:
+        self._clock = clock
+        self._random = random
+        self._max_patterns = max_patterns
+        self._spike_factor = spike_factor
+        self._lock = threading.RLock()
+        self._calls: dict[tuple[int, int], _Site] = {}
+        self._lines: dict[tuple[str, int], _Site] = {}
+        self._by_text: dict[tuple[str, int, str], Stream] = {}
+        self._by_event: dict[tuple[str, Severity, str], Stream] = {}
+        self._streams: dict[tuple[str, Severity, int, str | None], Stream] = {}
+        self._idle: dict[int, int] = {}
+        self._retired: list[Stream] = []
+        self._known: set[str] = set()
+        self._text = TextPatterns()
+        self._tick_at = float("inf")
+        self._ticked = 0.0
+        self._totals: dict[tuple[Severity, str], int] = {}
+        self.apply(rules)
+
+    def __repr__(self) -> str:
+        return f"<LogSampler {self.rules.mode} {len(self._known)} patterns, {len(self._streams)} streams>"
+
+    def apply(self, rules: Rules) -> None:
+        """Take over a policy; counts go on."""
+        with self._lock:
+            self.rules = rules
+            self._off = rules.mode == "off"
+            # Which loggers a rule tells apart has changed: every stream is found anew, and old ones report once more.
+            self._retired.extend(self._streams.values())
+            self._streams = {}
+            self._idle = {}
+            self._forget_sites()
+            now = self._clock()
+            self._ticked = now
+            self._tick_at = now + TICK_S if rules.budget_per_s is not None else float("inf")
+
+    # --- decisions, the hot path first
+
+    def call(self, logger: str, levelno: int, msg: object, args: Any, code: CodeType, instruction: int) -> Verdict:
+        """Decide on a logging call that has not made a record yet.
+
+        Args:
+            logger: Its logger's name.
+            levelno: Its level in Python's `logging`.
+            msg: The message or format string.
+            args: The arguments; empty for none.
+            code: The code of the calling frame.
+            instruction: The `f_lasti` of the calling frame.
+        """
+        if self._off:
+            return KEPT_UNSEEN
+        site = self._calls.get((id(code), instruction))
+        if site is not None:
+            # The same site mostly logs the same way.
+            if site.level == levelno and site.logger is logger and (site.message is msg or site.message is _ANY):
+                stream = site.stream
+                now = self._clock()
+                if now >= self._tick_at:
+                    self._tick(now)
+                return stream.decide(now)
+        else:
+            call = source.call_of(code, instruction)
+            origin = tuple(source.origin_of(code.co_filename, code.co_name))
+            site = self._new_site(self._calls, (id(code), instruction), call, origin, code)
+        return self._decide_site(site, logger, levelno, msg, args)
+
+    def site(
+        self, logger: str, levelno: int, msg: object, args: Any, pathname: str | None, lineno: int, function: str | None
+    ) -> Verdict:
+        """Decide on a record that is already made.
+
+        Args:
+            logger: Its logger's name.
+            levelno: Its level in Python's `logging`.
+            msg: The message or format string.
+            args: The arguments; empty for none.
+            pathname: The file of the call, or None.
+            lineno: The line of the call.
+            function: The function of the call, or None.
+        """
+        if self._off:
+            return KEPT_UNSEEN
+        where = (pathname or "", lineno)
+        site = self._lines.get(where)
+        if site is not None:
+            # The same site mostly logs the same way.
+            if site.level == levelno and site.logger is logger and (site.message is msg or site.message is _ANY):
+                stream = site.stream
+                now = self._clock()
+                if now >= self._tick_at:
+                    self._tick(now)
+                return stream.decide(now)
+        else:
+            call = _call_on_stack(where[0], lineno) or source.call_at(where[0], lineno)
+            site = self._new_site(self._lines, where, call, tuple(source.origin_of(where[0], function)), None)
+        return self._decide_site(site, logger, levelno, msg, args)
+
+    def text(self, logger: str, severity: int, message: str, event_name: str | None = None) -> Verdict:
+        """Decide on a record of which only the text is known.
+
+        Args:
+            logger: The name of its scope.
+            severity: Its OpenTelemetry severity number, 0 to 24.
+            message: Its rendered body.
+            event_name: Its event name, if it is an event.
+        """
+        if self._off:
+            return KEPT_UNSEEN
+        band = severity_of(severity)
+        if event_name is not None:
+            key = (event_name, band, logger)
+            stream = self._by_event.get(key)
+            if stream is None:
+                stream = self._stream(pattern_of(event_name, "event"), band, logger, event_name)
+                self._remember(self._by_event, key, stream)
+        else:
+            stream = self._text_stream(message, band, severity, logger)
+        now = self._clock()
+        if now >= self._tick_at:
+            self._tick(now)
+        return stream.decide(now)
+
+    # --- identity
+
+    def _decide_site(self, site: _Site, logger: str, levelno: int, msg: object, args: Any) -> Verdict:
+        """Find the stream of a record, remember it where that is safe, decide."""
+        stream = None
+        if not site.by_text:
+            any_message = site.streams.get((levelno, logger))
+            if any_message is not None:
+                stream = any_message
+                site.remember(levelno, logger, _ANY, stream)
+            elif isinstance(msg, str):
+                stream = site.streams.get((msg, levelno, logger))
+                if stream is not None:
+                    site.remember(levelno, logger, msg, stream)
+        if stream is None:
+            stream = self._find(site, logger, levelno, msg, args)
+        now = self._clock()
+        if now >= self._tick_at:
+            self._tick(now)
+        return stream.decide(now)
+
+    def _find(self, site: _Site, logger: str, levelno: int, msg: object, args: Any) -> Stream:
+        """The stream of a record, by the best grade of identity that it has."""
+        number = severity_number(levelno)
+        band = severity_of(number)
+        template = site.template
+        pattern: Pattern | None = None
+        key: tuple[Any, ...] | None = None
+        if site.by_text:
+            if args and isinstance(msg, str):
+                return self._text_stream(source.percent_template(msg), band, number, logger)
+        elif not isinstance(msg, str):
+            # A message object with its own format string, as {}-style adapters make them.
+            if (literal := source.literal_message(msg)) is not None:
+                pattern = pattern_of(literal, *site.origin)
+        elif args and (template is None or template.constant):
+            pattern, key = pattern_of(source.percent_template(msg), *site.origin), (msg, levelno, logger)
+        elif template is not None and (args or template.matches(msg)):
+            pattern = pattern_of(template.template, *site.origin)
+            key = (msg, levelno, logger) if template.constant else (levelno, logger)
+        if pattern is None:
+            return self._text_stream(_rendered(msg, args), band, number, logger)
+        stream = self._stream(pattern, band, logger, None)
+        if key is not None:
+            if len(key) == 3:
+                site.messages.add(key[0])
+                site.by_text = len(site.messages) > MAX_MESSAGES
+            if site.by_text:
+                site.level = -1
+                site.streams = {}
+                site.messages = set()
+            else:
+                self._remember(site.streams, key, stream, MAX_STREAMS)
+        return stream
+
+    def _text_stream(self, message: str, band: Severity, severity: int, logger: str) -> Stream:
+        pattern = self._text(message)
+        key = (pattern.id, severity, logger)
+        stream = self._by_text.get(key)
+        if stream is None:
+            stream = self._stream(pattern, band, logger, None)
+            self._remember(self._by_text, key, stream)
+        return stream
+
+    def _stream(self, pattern: Pattern, severity: Severity, logger: str, event_name: str | None) -> Stream:
+        """The stream of a pattern; made when there is none."""
+        rules = self.rules
+        key = (pattern.id, severity, rules.logger_key(logger), event_name)
+        stream = self._streams.get(key)
+        if stream is not None:
+            return stream
+        with self._lock:
+            new = pattern.id not in self._known
+            if new and len(self._known) >= self._max_patterns and pattern.id != OVERFLOW.id:
+                errors.warn(errors.TOO_MANY_PATTERNS, f"{self._max_patterns} log patterns are in use")
+                return self._stream(OVERFLOW, severity, logger, event_name)
+            self._known.add(pattern.id)
+            stream = self._streams.get(key)
+            if stream is None:
+                always = "error" if severity in ALWAYS_KEPT else None
+                ruling = rules.ruling(pattern.id, pattern.template, severity, logger, event_name)
+                if event_name is not None and ruling.rule is None:
+                    always = always or "event"
+                stream = self._streams[key] = Stream(
+                    pattern,
+                    severity,
+                    ruling,
+                    always=always,
+                    dry=rules.mode == "dry-run",
+                    new=new,
+                    window_s=rules.window_s,
+                    spike_factor=self._spike_factor,
+                    start=self._random(),
+                )
+            return stream
+
+    def _new_site(
+        self, sites: dict[Any, _Site], key: Any, call: Any, origin: tuple[str, ...], code: CodeType | None
+    ) -> _Site:
+        site = _Site(source.template_of_call(call) if call is not None else None, origin, code)
+        self._remember(sites, key, site, MAX_SITES)
+        return site
+
+    def _remember(self, cache: dict[Any, Any], key: Any, value: Any, most: int | None = None) -> None:
+        """Add to a cache that is emptied when it is full."""
+        with self._lock:
+            if len(cache) >= (most or 4 * self._max_patterns):
+                cache.clear()
+            cache[key] = value
+
+    def _forget_sites(self) -> None:
+        self._calls, self._lines, self._by_text, self._by_event = {}, {}, {}, {}
+
+    # --- the budget
+
+    def _tick(self, now: float) -> None:
+        """Fit the rates to the budget."""
+        with self._lock:
+            budget = self.rules.budget_per_s
+            if now < self._tick_at or budget is None:  # another thread was faster, or the policy changed
+                return
+            passed = now - self._ticked
+            self._ticked, self._tick_at = now, now + TICK_S
+            left = budget
+            demands: dict[int, float] = {}
+            beyond: dict[int, tuple[Stream, float]] = {}
+            for stream in self._streams.values():
+                came = (stream.seen - stream.ticked_seen) / passed
+                stream.ticked_seen = stream.seen
+                # Half the past: a burst counts at once, and a pause does not open the gate at once.
+                stream.usual_per_s = per_s = max(came, (came + stream.usual_per_s) / 2)
+                first = min(per_s, stream.ruling.first / self.rules.window_s)
+                left -= first
+                wanted = (per_s - first) * stream.ruling.rate
+                if stream.ruling.rate >= 1.0 and stream.severity in ALWAYS_KEPT:
+                    left -= wanted
+                elif wanted > 0:
+                    demands[id(stream)] = wanted
+                    beyond[id(stream)] = (stream, per_s - first)
+                elif stream.rate < stream.ruling.rate:
+                    stream.set_rate(stream.ruling.rate, stream.reason)
+            for key, share in fair_shares(demands, max(0.0, left)).items():
+                stream, per_s = beyond[key]
+                rate = min(stream.ruling.rate, max(LEAST_RATE, share / per_s))
+                if abs(rate - stream.rate) > 0.02 * stream.rate:
+                    stream.set_rate(rate, "budget" if rate < stream.ruling.rate else stream.reason)
+
+    # --- counts
+
+    def rollups(self) -> list[Rollup]:
+        """The counts of every pattern and severity that had records since the last call, largest first."""
+        with self._lock:
+            streams = [*self._streams.values(), *self._retired]
+            self._retire_idle()
+            found: dict[tuple[str, Severity], Rollup] = {}
+            for stream in streams:
+                seen, kept = stream.seen, stream.kept
+                new_seen, new_kept = seen - stream.reported_seen, kept - stream.reported_kept
+                if not new_seen:
+                    continue
+                first, last = stream.began or stream.last, stream.last
+                stream.reported_seen, stream.reported_kept, stream.began = seen, kept, 0.0
+                for decision, count in (("keep", new_kept), ("drop", new_seen - new_kept)):
+                    total = (stream.severity, decision)
+                    self._totals[total] = self._totals.get(total, 0) + count
+                key = (stream.pattern.id, stream.severity)
+                same = found.get(key)
+                if same is not None:
+                    new_seen, new_kept = new_seen + same.seen, new_kept + same.kept
+                    first, last = min(first, same.first), max(last, same.last)
+                found[key] = Rollup(stream.pattern, stream.severity, new_seen, new_kept, first, last)
+            return sorted(found.values(), key=lambda rollup: -rollup.seen)
+
+    def counts(self) -> Mapping[tuple[Severity, str], int]:
+        """Records so far in this process, by severity and decision (`keep`, `drop`)."""
+        with self._lock:
+            totals = dict(self._totals)
+            for stream in [*self._streams.values(), *self._retired]:
+                kept = stream.kept - stream.reported_kept
+                seen = stream.seen - stream.reported_seen
+                for decision, count in (("keep", kept), ("drop", seen - kept)):
+                    if count:
+                        key = (stream.severity, decision)
+                        totals[key] = totals.get(key, 0) + count
+            return totals
+
+    def after_fork(self) -> None:
+        """In the child: the parent reports what was counted so far, and no lock is held by a thread that is gone."""
+        self._lock = threading.RLock()
+        self._totals = {}
+        for stream in [*self._streams.values(), *self._retired]:
+            stream.forget_reported()
+
+    def _retire_idle(self) -> None:
+        """Forget streams that had no record for long; what a thread still holds reports once more."""
+        self._retired = []
+        idle = self._idle
+        gone = []
+        for key, stream in self._streams.items():
+            if stream.seen != stream.reported_seen:
+                idle.pop(id(stream), None)
+            elif idle.setdefault(id(stream), 0) >= IDLE_ROLLUPS:
+                gone.append(key)
+            else:
+                idle[id(stream)] += 1
+        if gone:
+            self._retired = [self._streams.pop(key) for key in gone]
+            self._known = {stream.pattern.id for stream in self._streams.values()}
+            for stream in self._retired:
+                idle.pop(id(stream), None)
+            self._forget_sites()
+            self._text = TextPatterns()
+
+
+def _rendered(msg: object, args: Any) -> str:
+    try:
+        text = str(msg)
+        return text % args if args else text
+    except Exception:  # noqa: BLE001 - a message that cannot be rendered still has a pattern
+        return msg if isinstance(msg, str) else type(msg).__name__
+
+
+def _call_on_stack(path: str, line: int) -> Any:
+    """The call at a file and line, if a frame that is there right now makes it."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_lineno == line and frame.f_code.co_filename == path:
+            return source.call_of(frame.f_code, frame.f_lasti)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def walk(sampler: LogSampler) -> Iterator[Stream]:
+    """The streams of a sampler, for tests and diagnostics."""
+    yield from list(sampler._streams.values())
