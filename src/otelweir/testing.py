@@ -1,4 +1,4 @@
-"""Doubles for tests: an OTLP backend that listens on a real socket, and a clock that stands still until moved.
+"""Doubles for tests: an OTLP backend that listens on a real socket, logs in memory, and a clock that one moves.
 
     from otelweir.testing import Backend
 
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -33,10 +33,14 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+if TYPE_CHECKING:
+    from otelweir.pipeline.capture.otel import LogSampler
+
 __all__ = [
     "Answer",
     "Backend",
     "Clock",
+    "MemoryLogs",
     "Point",
     "ReceivedLog",
     "ReceivedMetric",
@@ -296,6 +300,38 @@ class Backend:
             received.extend(found)
             self._changes += 1
             self._changed.notify_all()
+
+
+class MemoryLogs:
+    """Logs that stay in memory: a capture without network, for what hands in records one by one.
+
+    Args:
+        sampler: Decides which records are kept; None keeps all.
+
+    Attributes:
+        capture: What to hand the records to.
+    """
+
+    def __init__(self, sampler: LogSampler | None = None) -> None:
+        from opentelemetry.sdk._logs import LoggerProvider
+        from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+
+        from otelweir.pipeline.capture.otel import LogCapture
+
+        self._exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+        provider = LoggerProvider(shutdown_on_exit=False)
+        provider.add_log_record_processor(SimpleLogRecordProcessor(self._exporter))
+        self.capture = LogCapture(provider, sampler)
+
+    @property
+    def logs(self) -> list[ReceivedLog]:
+        """The log records so far."""
+        from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+
+        return sorted(_logs(encode_logs(self._exporter.get_finished_logs())), key=lambda log: log.time_unix_nano)
+
+    def __repr__(self) -> str:
+        return f"<MemoryLogs {len(self._exporter.get_finished_logs())} records>"
 
 
 class Clock:

@@ -1,0 +1,1 @@
+"""What web frameworks have in common: the context of a request, and the protocols that carry it."""
