@@ -44,7 +44,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str) -> in
 Examples:
   weir dev                          the default address, forget everything at the end
   weir dev --db telemetry.sqlite3   keep it, and go on with it next time
-  weir dev --port 0 --plain | tee   any free port, lines instead of a view
+  weir dev --port 0 --plain         any free port, lines instead of a view
 
 \b
 Then, in another terminal:
