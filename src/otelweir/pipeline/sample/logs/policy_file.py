@@ -53,7 +53,7 @@ class PolicyFile:
             return False
         self._digest = digest
         try:
-            overlay = parse(data, self._path).overlay(self._path)
+            overlay = parse(data, self._path).overlay(Path(self._path).name)
         except errors.PolicyError as error:
             self._trouble.say(error.problem, error.detail)
             return False
