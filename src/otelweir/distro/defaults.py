@@ -14,7 +14,7 @@ OTEL_DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         # Merged from left to right, the later one wins. `otel` (OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME) is not
         # listed, because the SDK appends it at the end: what the user says wins over all that is detected.
-        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "service_instance,host,os,process",
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "service_instance,host,os,process,weir",
     }
 )
 """Variable and value. Each applies only where the variable is unset or empty."""
