@@ -8,14 +8,23 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from otelweir import errors
-from otelweir.distro.settings import DistroSettings
 from otelweir.pipeline.capture.settings import CaptureSettings, ResourceSettings
 from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
-from otelweir.variables import Var, shown, variables
+from otelweir.variables import Var, seconds, setting, shown, variables
 
 Origin = Literal["default", "variable", "code"]
 
 PREFIX: Final = "WEIR_"
+
+
+@dataclass(frozen=True)
+class DistroSettings:
+    """The section of the distribution; here, because the distribution stands above the settings."""
+
+    shutdown_timeout: float = setting("WEIR_SHUTDOWN_TIMEOUT", 5.0, seconds(0.1, 600))
+    """How long the end of the process may wait for telemetry to leave, over all signals."""
+
+
 SECTIONS: Final = (DistroSettings, ResourceSettings, CaptureSettings, LogSamplingSettings)
 
 

@@ -22,6 +22,7 @@ from types import FunctionType
 from typing import Any, Final, TypeVar
 
 from otelweir import errors
+from otelweir.pipeline.capture import once
 from otelweir.pipeline.capture.otel import LogCapture
 from otelweir.signals import AnyValue, Verdict
 
@@ -45,6 +46,10 @@ _deaf: set[type] = {logging.NullHandler}
 
 _decided: dict[int, Mapping[str, AnyValue]] = {}
 """By thread: what `_log` decided about the record that it is making right now."""
+
+
+_CAPTURED: Final[Mapping[str, AnyValue]] = {}
+"""The verdict on a record that an adapter of another library has captured already."""
 
 
 def install(capture: LogCapture, deaf: set[type] | None = None) -> None:
@@ -74,6 +79,11 @@ def uninstall() -> None:
 
 def installed() -> bool:
     return _capture is not None
+
+
+def after_fork() -> None:
+    """In the child: forget what threads were doing that are gone."""
+    _decided.clear()
 
 
 def _keep_standard() -> None:
@@ -111,7 +121,7 @@ def _call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
                 verdict = capture.decide(
                     record.name, record.levelno, record.msg, record.args, record.pathname, record.lineno, record.funcName
                 )
-        if verdict is not None:
+        if verdict is not None and verdict is not _CAPTURED:
             _send(capture, record, verdict)
     _standard_call_handlers(self, record)
 
@@ -128,7 +138,10 @@ def _log(
     stacklevel: int = 1,
 ) -> None:
     capture = _capture
-    if (
+    verdict: Verdict
+    if once.mark.call is not None and once.captured(self):
+        verdict = _CAPTURED
+    elif (
         capture is None
         or level >= 40  # errors are kept
         or stacklevel != 1
@@ -137,12 +150,13 @@ def _log(
         or (extra is not None and not _harmless(extra))
     ):
         return _standard_log(self, level, msg, args, exc_info, extra, stack_info, stacklevel)
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename == _SOURCE and frame.f_back is not None:
-        frame = frame.f_back
-    verdict = capture.decide_call(self.name, level, msg, args, frame)
-    if verdict is None:
-        return None
+    else:
+        frame = sys._getframe(1)
+        while frame.f_code.co_filename == _SOURCE and frame.f_back is not None:
+            frame = frame.f_back
+        verdict = capture.decide_call(self.name, level, msg, args, frame)
+        if verdict is None:
+            return None
     thread = get_ident()
     _decided[thread] = verdict
     try:

@@ -93,6 +93,10 @@ class LogCapture:
     def __repr__(self) -> str:
         return f"<LogCapture of {len(self._loggers)} loggers, sampler {self.sampler!r}>"
 
+    def after_fork(self) -> None:
+        """In the child: forget what threads were doing that are gone."""
+        self._emitting.clear()
+
     def captures(self, logger: str) -> bool:
         """Whether a record of this logger, on this thread, in this context enters the pipeline."""
         if route := self._routes[logger]:

@@ -226,7 +226,9 @@ class LogSampler:
                     self._tick(now)
                 return stream.decide(now)
         else:
-            call = _call_on_stack(where[0], lineno) or source.call_at(where[0], lineno)
+            call = None
+            if not source.ambiguous(where[0], lineno):
+                call = _call_on_stack(where[0], lineno) or source.call_at(where[0], lineno)
             site = self._new_site(self._lines, where, call, tuple(source.origin_of(where[0], function)), None)
         return self._decide_site(site, logger, levelno, msg, args)
 

@@ -31,6 +31,8 @@ _METHODS: Final = frozenset(
 
 _LEVEL_FIRST: Final = frozenset({"log", "alog", "_log"})
 
+_CALL: Final = re.compile(rf"\.(?:{'|'.join(sorted(_METHODS))})\s*\(")
+
 _PERCENT: Final = re.compile(r"%(?:(%)|(?:\([^)]*\))?[#0\- +]*(?:\*|\d+)?(?:\.(?:\*|\d+))?[hlL]?[diouxXeEfFgGcrsa])")
 _BRACES: Final = re.compile(r"(\{\{|\}\})|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 _WILDCARDS: Final = re.compile(f"(?:{re.escape(WILDCARD)}){{2,}}")
@@ -118,6 +120,11 @@ def call_at(path: str, line: int) -> ast.Call | None:
         if calls:
             return calls[0] if len(calls) == 1 else None
     return None
+
+
+def ambiguous(path: str, line: int) -> bool:
+    """Whether several logging calls share a line, so that a record's line does not tell which one made it."""
+    return len(_CALL.findall(linecache.getline(path, line))) > 1
 
 
 def template_of_call(call: ast.Call) -> SourceTemplate | None:

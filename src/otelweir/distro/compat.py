@@ -1,0 +1,104 @@
+"""Every private name of OpenTelemetry that Weir uses, each with its reason.
+
+When a name here becomes public, or goes, this is the only file to change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import wrapt
+from opentelemetry._logs import LoggerProvider as LoggerProviderApi
+from opentelemetry.sdk import _configuration as configuration
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import Sampler
+
+
+def sampler_from_environment() -> Sampler | None:
+    """The sampler that `OTEL_TRACES_SAMPLER` names; None for the SDK's own choice.
+
+    Private: the look-up of samplers by entry point exists only in the SDK's configurator.
+    """
+    return configuration._import_sampler(configuration._get_sampler())
+
+
+def id_generator_from_environment() -> IdGenerator:
+    """The id generator that `OTEL_PYTHON_ID_GENERATOR` names. Private for the same reason."""
+    return configuration._import_id_generator(configuration._get_id_generator())
+
+
+def tracer_provider(**arguments: Any) -> TracerProvider:
+    """A tracer provider with the configurator that `OTEL_PYTHON_TRACER_CONFIGURATOR` names.
+
+    Private: configurators are an experimental part of the specification, given as `_tracer_configurator`.
+    """
+    configurator = configuration._import_tracer_configurator(configuration._get_tracer_configurator())
+    return TracerProvider(**arguments, _tracer_configurator=configurator)
+
+
+def meter_provider(**arguments: Any) -> MeterProvider:
+    """As `tracer_provider`."""
+    configurator = configuration._import_meter_configurator(configuration._get_meter_configurator())
+    return MeterProvider(**arguments, _meter_configurator=configurator)
+
+
+def logger_provider(**arguments: Any) -> LoggerProvider:
+    """As `tracer_provider`."""
+    configurator = configuration._import_logger_configurator(configuration._get_logger_configurator())
+    return LoggerProvider(**arguments, _logger_configurator=configurator)
+
+
+def run_opamp(when: str, resource: Resource) -> None:
+    """Call the OpAMP hook that a package may provide. Private: the entry point group is in development."""
+    start = configuration._import_opamp(when)  # type: ignore[arg-type]
+    if start is not None:
+        start(resource)
+
+
+def silence_other_log_handlers(ours: Callable[[LoggerProviderApi], bool], silent: Callable[[type], None]) -> None:
+    """Keep OpenTelemetry's logging handlers from sending what the bridge sends already.
+
+    Private: the handlers keep their provider in `_logger_provider`, and nothing public tells which one it is.
+
+    Args:
+        ours: Whether records for a provider come from the bridge.
+        silent: Gets each class whose handlers have become silent.
+    """
+
+    def quiet(wrapped: Callable[..., None], instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if not ours(instance._logger_provider):
+            wrapped(*args, **kwargs)
+
+    def patch(module: Any) -> None:
+        handler = getattr(module, "LoggingHandler", None)
+        if handler is None or isinstance(handler.emit, wrapt.FunctionWrapper):
+            return
+        handler.emit = wrapt.FunctionWrapper(handler.emit, quiet)
+        silent(handler)
+
+    for name in ("opentelemetry.sdk._logs._internal", "opentelemetry.instrumentation.logging.handler"):
+        wrapt.when_imported(name)(patch)
+
+
+def configure_from_file(path: str) -> None:
+    """Configure the SDK from a declarative configuration file.
+
+    Public, but in the optional package `opentelemetry-configuration`.
+
+    Raises:
+        ImportError: The package is not installed.
+    """
+    from opentelemetry.configuration import configure_sdk, load_config_file  # type: ignore[import-not-found]
+
+    configure_sdk(load_config_file(path))
+
+
+def config_file() -> str | None:
+    """The path in `OTEL_CONFIG_FILE`."""
+    return os.environ.get("OTEL_CONFIG_FILE") or None

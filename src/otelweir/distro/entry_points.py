@@ -1,0 +1,70 @@
+"""What `opentelemetry-instrument` loads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry.instrumentation.distro import BaseDistro
+from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
+
+from otelweir import errors
+from otelweir.distro.defaults import OTEL_DEFAULTS
+
+
+class WeirDistro(BaseDistro):
+    """Sets OpenTelemetry's defaults as Weir wants them; what the user set stays."""
+
+    def _configure(self, **kwargs: Any) -> None:
+        for name, value in OTEL_DEFAULTS.items():
+            if not os.environ.get(name):
+                os.environ[name] = value
+
+    def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
+        """Instrument a library.
+
+        Of `opentelemetry-instrumentation-logging` only the correlation remains, where it is asked for: its handler
+        would send what our bridge sends, and its record factory would slow down every record.
+        """
+        if entry_point.name == "logging":
+            if os.environ.get("OTEL_PYTHON_LOG_CORRELATION", "").strip().lower() != "true":
+                return
+            kwargs["enable_log_auto_instrumentation"] = False
+        super().load_instrumentor(entry_point, **kwargs)
+
+
+class WeirConfigurator:
+    """Assembles the pipeline when the launcher asks for it."""
+
+    def configure(self, **kwargs: Any) -> None:
+        """Configure the SDK.
+
+        Args:
+            kwargs: What the launcher passes: `auto_instrumentation_version`.
+        """
+        from otelweir.distro.configuration import launch
+
+        attributes: dict[str, Any] = {}
+        if version := kwargs.get("auto_instrumentation_version"):
+            attributes["telemetry.auto.version"] = version
+        launch(attributes)
+
+
+def warn_of_other_distributions(environ: Mapping[str, str] | None = None) -> None:
+    """Say which distributions and configurators are installed, if there are several and none was chosen.
+
+    The launcher takes the first that it finds, without a word.
+    """
+    environ = os.environ if environ is None else environ
+    for group, variable in (
+        ("opentelemetry_distro", "OTEL_PYTHON_DISTRO"),
+        ("opentelemetry_configurator", "OTEL_PYTHON_CONFIGURATOR"),
+    ):
+        found = {entry.name: entry.value for entry in entry_points(group=group)}
+        if len(found) > 1 and not environ.get(variable):
+            listed = " and ".join(f"{name} ({value})" for name, value in sorted(found.items()))
+            errors.warn(
+                errors.TWO_DISTRIBUTIONS,
+                f"{listed} are installed, and the first one found is used; {variable}=weir chooses Weir",
+            )

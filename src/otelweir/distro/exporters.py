@@ -1,0 +1,233 @@
+"""The exporters that the `OTEL_*_EXPORTER` variables name; OTLP ones are loaded when there is something to export.
+
+An OTLP exporter brings an HTTP or gRPC client and protobuf, half of what a process spends on telemetry while it
+starts. Loaded on the exporting thread at the first batch, they cost a short-lived process nothing. A fork waits until
+such a load is over: a child would inherit a module lock that nobody releases.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.util._importlib_metadata import entry_points
+
+from otelweir import errors
+
+Signal = Literal["traces", "metrics", "logs"]
+T = TypeVar("T")
+
+PROTOCOLS: Final = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+"""OTLP protocols and the entry points of their exporters."""
+
+DEFAULT_PROTOCOL: Final = "http/protobuf"
+_FORK_PATIENCE_S: Final = 5.0
+
+
+def protocol(signal: Signal, environ: Mapping[str, str]) -> str:
+    """The OTLP protocol of a signal; an unknown one is reported and the default applies."""
+    for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        value = environ.get(name, "").strip().lower()
+        if value in PROTOCOLS:
+            return value
+        if value:
+            errors.warn(errors.BAD_VALUE, f"{name}={value!r} is not {' or '.join(PROTOCOLS)}")
+    return DEFAULT_PROTOCOL
+
+
+def names(signal: Signal, environ: Mapping[str, str]) -> list[str]:
+    """The exporters of a signal, as its variable lists them; `none` is no exporter."""
+    listed = [name.strip() for name in environ.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp").split(",")]
+    return [name for name in dict.fromkeys(listed) if name and name.lower() != "none"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where `configure()` says to send; what is None, the variables decide.
+
+    Attributes:
+        endpoint: Base URL for all signals; paths as `/v1/logs` are added for HTTP.
+        headers: For every request.
+    """
+
+    endpoint: str | None = None
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+
+    def arguments(self, signal: Signal, protocol_: str) -> dict[str, Any]:
+        """The arguments of an exporter's constructor."""
+        given: dict[str, Any] = {}
+        if self.endpoint is not None:
+            over_http = protocol_ == "http/protobuf"
+            given["endpoint"] = f"{self.endpoint.rstrip('/')}/v1/{signal}" if over_http else self.endpoint
+        if self.headers is not None:
+            given["headers"] = dict(self.headers)
+        return given
+
+
+class _Loading:
+    """Lets one thread load at a time, and no fork happen meanwhile."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._in_child)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _before(self) -> None:
+        # A fork from within an import that the loading thread waits for must not wait for ever.
+        self._held = self._lock.acquire(timeout=_FORK_PATIENCE_S)
+
+    def _after(self) -> None:
+        if self._held:
+            self._lock.release()
+
+    def _in_child(self) -> None:
+        self._lock = threading.Lock()
+
+
+_loading = _Loading()
+
+
+class _Lazy(Generic[T]):
+    """An exporter that is loaded when first asked for.
+
+    Args:
+        load: Loads it. When that fails, the failure is reported and what would be exported is lost.
+    """
+
+    def __init__(self, load: Callable[[], T]) -> None:
+        self._load = load
+        self._loaded: T | None = None
+        self._failed = False
+
+    def get(self) -> T | None:
+        if self._loaded is None and not self._failed:
+            with _loading:
+                if self._loaded is None and not self._failed:
+                    try:
+                        self._loaded = self._load()
+                    except Exception as error:  # noqa: BLE001 - whatever a plug-in raises
+                        self._failed = True
+                        errors.warn(errors.NOT_LOADED, f"an exporter cannot be loaded: {error}", exc_info=error)
+        return self._loaded
+
+    @property
+    def loaded(self) -> T | None:
+        return self._loaded
+
+
+class LazySpanExporter(SpanExporter):
+    """A span exporter that is loaded at the first batch."""
+
+    def __init__(self, load: Callable[[], SpanExporter]) -> None:
+        self._lazy = _Lazy(load)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        exporter = self._lazy.get()
+        return exporter.export(spans) if exporter is not None else SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        if (exporter := self._lazy.loaded) is not None:
+            exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        exporter = self._lazy.loaded
+        return exporter.force_flush(timeout_millis) if exporter is not None else True
+
+
+class LazyLogExporter(LogRecordExporter):
+    """A log exporter that is loaded at the first batch."""
+
+    def __init__(self, load: Callable[[], LogRecordExporter]) -> None:
+        self._lazy = _Lazy(load)
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        exporter = self._lazy.get()
+        return exporter.export(batch) if exporter is not None else LogRecordExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        if (exporter := self._lazy.loaded) is not None:
+            exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 10_000) -> bool:
+        exporter = self._lazy.loaded
+        return exporter.force_flush(timeout_millis) if exporter is not None else True
+
+
+class LazyMetricExporter(MetricExporter):
+    """A metric exporter that is loaded at the first batch; temporality and aggregation are the defaults of OTLP."""
+
+    def __init__(self, load: Callable[[], MetricExporter]) -> None:
+        super().__init__()
+        self._lazy = _Lazy(load)
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        exporter = self._lazy.get()
+        if exporter is None:
+            return MetricExportResult.FAILURE
+        return exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        if (exporter := self._lazy.loaded) is not None:
+            exporter.shutdown(timeout_millis=timeout_millis, **kwargs)
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        exporter = self._lazy.loaded
+        return exporter.force_flush(timeout_millis) if exporter is not None else True
+
+
+_LAZY: Final[Mapping[Signal, Callable[[Callable[[], Any]], Any]]] = {
+    "traces": LazySpanExporter,
+    "metrics": LazyMetricExporter,
+    "logs": LazyLogExporter,
+}
+
+_METRIC_PREFERENCES: Final = (
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+)
+
+
+def exporters(signal: Signal, environ: Mapping[str, str], target: Target) -> list[Any]:
+    """The exporters of a signal (or metric readers), in the order of its variable.
+
+    One that cannot be loaded is reported and left out; the others work.
+    """
+    found: list[Any] = []
+    for name in names(signal, environ):
+        otlp = name == "otlp" or name in PROTOCOLS.values()
+        protocol_ = protocol(signal, environ) if name == "otlp" else ""
+        entry_point = PROTOCOLS[protocol_] if name == "otlp" else name
+        protocol_ = protocol_ or next((p for p, e in PROTOCOLS.items() if e == name), "")
+        arguments = target.arguments(signal, protocol_) if otlp else {}
+
+        def load(name: str = entry_point, arguments: dict[str, Any] = arguments) -> Any:
+            group = f"opentelemetry_{signal}_exporter"
+            known = entry_points(group=group, name=name)
+            if not known:
+                raise LookupError(f"no package provides {name!r} in the entry point group {group}")
+            return next(iter(known)).load()(**arguments)
+
+        # A metric reader asks its exporter for preferences as soon as it is made.
+        if otlp and not (signal == "metrics" and any(environ.get(variable) for variable in _METRIC_PREFERENCES)):
+            found.append(_LAZY[signal](load))
+            continue
+        try:
+            found.append(load())
+        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises
+            errors.warn(errors.NOT_LOADED, f"OTEL_{signal.upper()}_EXPORTER={name}: {error}")
+    return found

@@ -1,0 +1,209 @@
+"""Log sampling in the SDK: the processor, the roll-ups, the counters."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from otelweir import errors
+from otelweir.pipeline.sample.logs.rules import Rules
+from otelweir.pipeline.sample.logs.sampler import LogSampler, Rollup
+from otelweir.pipeline.sample.logs.stream import PATTERN_ID, REASON, TEMPLATE, WEIGHT
+from otelweir.signals import AnyValue
+
+SCOPE: Final = "otelweir"
+ROLLUP: Final = "weir.log.pattern.rollup"
+EVENT: Final = "weir.event"
+"""The event's name again, as some backends drop event names."""
+
+RECORDS_METRIC: Final = "weir.log.records"
+
+
+class Processors(LogRecordProcessor):
+    """Several processors as one, so that one sampler stands before all of them."""
+
+    def __init__(self, processors: Sequence[LogRecordProcessor]) -> None:
+        self._processors = tuple(processors)
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        for processor in self._processors:
+            processor.on_emit(log_record)
+
+    def enabled(
+        self,
+        *,
+        context: Context | None = None,
+        instrumentation_scope: InstrumentationScope | None = None,
+        severity_number: SeverityNumber | None = None,
+        event_name: str | None = None,
+    ) -> bool:
+        return any(
+            processor.enabled(
+                context=context,
+                instrumentation_scope=instrumentation_scope,
+                severity_number=severity_number,
+                event_name=event_name,
+            )
+            for processor in self._processors
+        )
+
+    def shutdown(self) -> None:
+        for processor in self._processors:
+            processor.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        deadline = time.monotonic() + timeout_millis / 1000
+        done = [
+            processor.force_flush(max(0, int((deadline - time.monotonic()) * 1000))) for processor in self._processors
+        ]
+        return all(done)
+
+
+class PatternSamplingProcessor(LogRecordProcessor):
+    """Samples log records by pattern, before the processor that exports them.
+
+    Usable alone in any SDK set-up::
+
+        provider.add_log_record_processor(
+            PatternSamplingProcessor(BatchLogRecordProcessor(OTLPLogExporter()))
+        )
+
+    Records that carry `weir.sample.weight` were decided where they were made, and pass. Of the others only the text is
+    known, and its pattern decides. With several exporters, put one of these around all of them (`Processors`): two
+    would decide twice.
+
+    Args:
+        next_: What gets the kept records.
+        sampler: Decides. None makes one from the `WEIR_LOG_*` variables; its roll-ups are not sent, for want of a
+            place to send them from.
+    """
+
+    def __init__(self, next_: LogRecordProcessor, sampler: LogSampler | None = None) -> None:
+        self._next = next_
+        self.sampler = sampler if sampler is not None else _sampler_from_environment()
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        try:
+            record = log_record.log_record
+            attributes = record.attributes
+            if attributes is None or WEIGHT not in attributes:
+                verdict = self.sampler.text(
+                    log_record.instrumentation_scope.name if log_record.instrumentation_scope else "",
+                    record.severity_number.value if record.severity_number is not None else 0,
+                    record.body if isinstance(record.body, str) else repr(record.body),
+                    record.event_name or None,
+                )
+                if verdict is None:
+                    return
+                if attributes is None:
+                    record.attributes = dict(verdict)
+                else:
+                    for name, value in verdict.items():
+                        attributes[name] = value  # type: ignore[index]
+        except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+            errors.warn(errors.SAMPLE_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
+        self._next.on_emit(log_record)
+
+    def enabled(
+        self,
+        *,
+        context: Context | None = None,
+        instrumentation_scope: InstrumentationScope | None = None,
+        severity_number: SeverityNumber | None = None,
+        event_name: str | None = None,
+    ) -> bool:
+        return self._next.enabled(
+            context=context,
+            instrumentation_scope=instrumentation_scope,
+            severity_number=severity_number,
+            event_name=event_name,
+        )
+
+    def shutdown(self) -> None:
+        self._next.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return self._next.force_flush(timeout_millis)
+
+    def __repr__(self) -> str:
+        return f"<PatternSamplingProcessor {self.sampler!r} before {self._next!r}>"
+
+
+def _sampler_from_environment() -> LogSampler:
+    # Here and not above: the settings gather the sections of every folder, this one's included.
+    from otelweir.settings import load
+
+    settings = load(os.environ).settings
+    return LogSampler(
+        Rules.of(settings), max_patterns=settings.log_max_patterns, spike_factor=settings.log_spike_factor
+    )
+
+
+def rollup_attributes(rollup: Rollup, wall: Callable[[float], int]) -> dict[str, AnyValue]:
+    """The attributes of a roll-up event.
+
+    Args:
+        rollup: The counts.
+        wall: Unix nanoseconds of a time of the sampler's clock.
+    """
+    return {
+        EVENT: ROLLUP,
+        PATTERN_ID: rollup.pattern.id,
+        TEMPLATE: rollup.pattern.template,
+        "weir.severity": rollup.severity,
+        "weir.seen": rollup.seen,
+        "weir.kept": rollup.kept,
+        "weir.first_time": wall(rollup.first),
+        # Up to the next millisecond: the record itself is stamped microseconds after the decision.
+        "weir.last_time": wall(rollup.last) + 1_000_000,
+        # It stands for no logged record: sums of weights stay what they are.
+        WEIGHT: 0.0,
+        REASON: "rollup",
+    }
+
+
+def send_rollups(sampler: LogSampler, provider: LoggerProvider) -> None:
+    """Send what was counted since the last time, one event per pattern and severity. Never raises."""
+    try:
+        logger = provider.get_logger(SCOPE)
+        offset = time.time() - time.monotonic()
+        for rollup in sampler.rollups():
+            now = time.time_ns()
+            logger.emit(
+                LogRecord(
+                    timestamp=now,
+                    observed_timestamp=now,
+                    context=Context(),
+                    severity_number=SeverityNumber.INFO,
+                    severity_text="INFO",
+                    body=f"{rollup.kept} of {rollup.seen} kept: {rollup.pattern.template}",
+                    attributes=rollup_attributes(rollup, lambda at: 1_000_000 * int((at + offset) * 1000)),
+                    event_name=ROLLUP,
+                )
+            )
+    except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+        errors.warn(errors.SAMPLE_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
+
+
+def count_records(sampler: LogSampler, provider: MeterProvider) -> None:
+    """Report the records by severity and decision as a metric, read when metrics are collected."""
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        for (severity, decision), count in sampler.counts().items():
+            attributes: Mapping[str, str] = {"weir.severity": severity, "weir.sample.decision": decision}
+            yield Observation(count, attributes)
+
+    provider.get_meter(SCOPE).create_observable_counter(
+        RECORDS_METRIC,
+        callbacks=[observe],
+        unit="{record}",
+        description="Log records by severity and sampling decision.",
+    )
