@@ -306,7 +306,7 @@ class _Yaml(_Reader):
             line = text.count("\n", 0, error.position) + 1
             raise _Unreadable(line, f"is not YAML: the character {error.character!r} is not allowed") from None
         except self._yaml.YAMLError as error:
-            raise _Unreadable(*_said_by_yaml(error)) from None
+            raise _Unreadable(*_said_by_yaml(error, text)) from None
         except _Unreadable:
             raise
         except Exception as error:  # noqa: BLE001 - a foreign parser on foreign input: some escapes upset it
@@ -368,11 +368,13 @@ class _Yaml(_Reader):
         return found
 
 
-def _said_by_yaml(error: yaml.YAMLError) -> tuple[int | None, str]:
+def _said_by_yaml(error: yaml.YAMLError, text: str) -> tuple[int | None, str]:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     words = [part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part]
     said = ", ".join(words) or "it cannot be read"
-    if "\\t" in said or "\t" in said or "tab character" in said:
+    lines = text.split("\n")
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
         said += "; indent with spaces, not with tabs"
     column = f" (column {mark.column + 1})" if mark else ""
     return (mark.line + 1 if mark else None), f"is not YAML: {said}{column}"
