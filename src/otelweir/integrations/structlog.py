@@ -46,7 +46,9 @@ def configure(level: int | str = logging.NOTSET) -> None:
     if sys.stdout is not None and sys.stdout.isatty():
         last: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer()]
     else:
-        last = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Local variables hold secrets at times; structlog's own dict_tracebacks prints them.
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        last = [structlog.processors.ExceptionRenderer(frames), structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -1,5 +1,8 @@
 """The Django app: configures Weir when Django starts."""
 
+# Django ships no types.
+# mypy: disable-error-code="import-untyped"
+
 from __future__ import annotations
 
 import difflib
@@ -11,12 +14,12 @@ from otelweir.integrations import _setup
 from otelweir.settings import VARIABLES
 
 try:
-    from django.apps import AppConfig  # type: ignore[import-untyped]
+    from django.apps import AppConfig
 except ImportError as error:
     raise errors.MissingExtra("django", "django") from error
 
-from django.conf import settings  # type: ignore[import-untyped]
-from django.core.signals import request_finished  # type: ignore[import-untyped]
+from django.conf import settings
+from django.core.signals import request_finished
 
 from otelweir.integrations.django import middleware
 

@@ -1,5 +1,8 @@
 """The middleware that gives the logs of a request its context."""
 
+# Django ships no types.
+# mypy: disable-error-code="import-untyped"
+
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
@@ -13,9 +16,9 @@ from otelweir.pipeline.capture.frameworks.request import HEADER, RequestContext
 
 try:
     from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-    from django.http import HttpRequest, StreamingHttpResponse  # type: ignore[import-untyped]
-    from django.http.response import HttpResponseBase as Response  # type: ignore[import-untyped]
-    from django.utils.functional import LazyObject  # type: ignore[import-untyped]
+    from django.http import HttpRequest, StreamingHttpResponse
+    from django.http.response import HttpResponseBase as Response
+    from django.utils.functional import LazyObject
 except ImportError as error:
     raise errors.MissingExtra("django", "django") from error
 
@@ -49,27 +52,19 @@ class RequestContextMiddleware:
         return _end(source, await self._get_response(request))
 
 
-class _DjangoRequest(RequestContext):
-    """The context of a Django request, and the one that it came into."""
-
-    __slots__ = ("before",)
-
-    before: context.Source | None
-
-
-def _begin(request: HttpRequest) -> _DjangoRequest:
-    source = _DjangoRequest(
+def _begin(request: HttpRequest) -> RequestContext:
+    source = RequestContext(
         request.method or "GET",
         request.headers.get(HEADER),
         route=lambda: _route(request),
         user=lambda: _user(request),
         trace=_setup.trace(),
     )
-    source.before = context.follow(source)
+    source.begin()
     return source
 
 
-def _end(source: _DjangoRequest, response: Response) -> Response:
+def _end(source: RequestContext, response: Response) -> Response:
     if not response.has_header(HEADER):
         response[HEADER] = source.id
     if isinstance(response, StreamingHttpResponse):
@@ -81,8 +76,8 @@ def _end(source: _DjangoRequest, response: Response) -> Response:
 def end_request(**_: Any) -> None:
     """Leave the context of the request; receives Django's signal `request_finished`."""
     source = context.following()
-    if isinstance(source, _DjangoRequest):
-        context.follow(source.before)
+    if isinstance(source, RequestContext):
+        source.end()
 
 
 def _route(request: HttpRequest) -> str | None:

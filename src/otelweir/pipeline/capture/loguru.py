@@ -63,8 +63,6 @@ class Sink:
             once.capture(call.f_code)
         name, level, file = record["name"] or "loguru", record["level"], record["file"]
         lineno, function = record["line"], record["function"]
-        if not port.captures(name):
-            return
         verdict = port.decide(
             name, level.no, record["message"], (), pathname=file.path, lineno=lineno, function=function
         )

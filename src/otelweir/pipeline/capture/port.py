@@ -14,8 +14,6 @@ ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | N
 class Port(Protocol):
     """The part of `otel.LogCapture` that adapters use."""
 
-    def captures(self, logger: str) -> bool: ...
-
     def decide(
         self,
         logger: str,

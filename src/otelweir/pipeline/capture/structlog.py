@@ -86,8 +86,6 @@ def _capture(port: Port, logger: Any, method: str, event: Mapping[str, Any]) -> 
     chain = sys._getframe(2)  # above this function and the processor: structlog's `_process_event`
     caller = _caller(chain)
     name = _logger_name(logger, event, caller)
-    if not port.captures(name):
-        return
     if caller is None:
         pathname, lineno, function = None, 0, None
     else:

@@ -53,7 +53,7 @@ class RequestContextMiddleware:
                     message = {**message, "headers": headers}
             await send(message)
 
-        before = context.follow(source)
+        source.begin()
         try:
             await self.app(scope, receive, send_with_id)
         except Exception as error:
@@ -61,7 +61,7 @@ class RequestContextMiddleware:
             context.remember(error, source)
             raise
         finally:
-            context.follow(before)
+            source.end()
 
     def __repr__(self) -> str:
         return f"<RequestContextMiddleware before {self.app!r}>"

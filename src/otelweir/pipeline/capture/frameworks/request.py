@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 from uuid import uuid4
 
+from otelweir.pipeline.capture import context
 from otelweir.pipeline.capture.frameworks.user import user_id
 from otelweir.signals import AnyValue
 
@@ -44,7 +45,7 @@ class RequestContext:
         trace: The OpenTelemetry context of the request.
     """
 
-    __slots__ = ("_attributes", "_route", "_user", "_user_seen", "id", "trace")
+    __slots__ = ("_attributes", "_before", "_ended", "_route", "_user", "_user_seen", "id", "trace")
 
     def __init__(
         self,
@@ -60,10 +61,25 @@ class RequestContext:
         self._route = route
         self._user = user
         self._user_seen: object = None
+        self._before: context.Source | None = None
+        self._ended = False
         self._attributes: dict[str, AnyValue] = {
             METHOD: method if method in _METHODS else "_OTHER",
             REQUEST_ID: self.id,
         }
+
+    def begin(self) -> None:
+        """Let the records of the current context carry this from now on."""
+        self._before = context.follow(self)
+
+    def end(self) -> None:
+        """Let them carry what they did before. Where another request has begun since, leave that alone."""
+        self._ended = True
+        if context.following() is self:
+            before = self._before
+            while isinstance(before, RequestContext) and before._ended:
+                before = before._before
+            context.follow(before)
 
     def __call__(self) -> dict[str, AnyValue]:
         """What is known by now. What was known once stays known."""

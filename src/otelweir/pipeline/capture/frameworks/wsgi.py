@@ -45,21 +45,21 @@ class RequestContextMiddleware:
                 headers = [*headers, (HEADER, source.id)]
             return start_response(status, headers, *rest, **more)
 
-        before = context.follow(source)
+        source.begin()
         try:
             parts = self.app(environ, start_with_id)
         except Exception as error:
             context.remember(error, source)
-            context.follow(before)
+            source.end()
             raise
         except BaseException:
-            context.follow(before)
+            source.end()
             raise
         wrapper = environ.get("wsgi.file_wrapper")
         if isinstance(wrapper, type) and isinstance(parts, wrapper):
-            context.follow(before)  # the server sends such a file by itself, if it gets it as it is
+            source.end()  # the server sends such a file by itself, if it gets it as it is
             return parts
-        return _Parts(parts, source, before)
+        return _Parts(parts, source)
 
     def __repr__(self) -> str:
         return f"<RequestContextMiddleware before {self.app!r}>"
@@ -68,11 +68,10 @@ class RequestContextMiddleware:
 class _Parts:
     """The parts of a response. The context ends when the server closes it, so that its access log has it too."""
 
-    def __init__(self, parts: Iterable[bytes], source: RequestContext, before: context.Source | None) -> None:
+    def __init__(self, parts: Iterable[bytes], source: RequestContext) -> None:
         self._parts = parts
         self._next = iter(parts)
         self._source = source
-        self._before = before
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -95,5 +94,4 @@ class _Parts:
             if callable(close := getattr(self._parts, "close", None)):
                 close()
         finally:
-            if context.following() is self._source:
-                context.follow(self._before)
+            self._source.end()
