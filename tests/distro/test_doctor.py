@@ -1,0 +1,311 @@
+"""What the doctor finds, with an environment, packages and a network made up for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from otelweir import errors
+from otelweir.distro import doctor, endpoint
+from otelweir.distro.defaults import OTEL_DEFAULTS
+from otelweir.distro.doctor import Finding, Report, examine
+from otelweir.distro.installed import Entry, Installed
+from otelweir.pipeline.sample.logs import policy_fetch
+from otelweir.pipeline.sample.logs.policy_cache import PolicyCache
+
+NAMED = {"OTEL_SERVICE_NAME": "cart"}
+GROUPS = {
+    "opentelemetry_distro": [Entry("weir", "otelweir")],
+    "opentelemetry_configurator": [Entry("weir", "otelweir")],
+    **{
+        f"opentelemetry_{signal}_exporter": [Entry("otlp", "opentelemetry-exporter-otlp")]
+        for signal in ("traces", "metrics", "logs")
+    },
+}
+PLAIN = Installed({"otelweir": "1", "opentelemetry-sdk": "1.45.1"}, GROUPS)
+
+
+def seen(
+    environ: Mapping[str, str] | None = None, installed: Installed = PLAIN, answer: endpoint.Answer | None = None
+) -> Report:
+    def ask(targets: Sequence[endpoint.Target]) -> list[endpoint.Answer]:
+        return [answer or endpoint.Answer(200, latency_s=0.002)] * len(targets)
+
+    return examine({**NAMED, **(environ or {})}, installed, ask=ask, fetch=None)
+
+
+def with_packages(**versions: str) -> Installed:
+    more = {name.replace("_", "-"): version for name, version in versions.items()}
+    return Installed({**PLAIN.versions, **more}, GROUPS)
+
+
+def findings(report: Report) -> list[tuple[str, str | None]]:
+    return [(finding.level, finding.code) for finding in report.findings]
+
+
+def test_a_sound_environment_needs_nothing() -> None:
+    report = seen()
+    assert report.ok
+    assert report.findings == []
+    assert [(e.signal, e.state, e.status, e.latency_ms) for e in report.endpoints] == [
+        (signal, "answers", 200, 2.0) for signal in ("traces", "metrics", "logs")
+    ]
+
+
+class TestConfiguration:
+    def test_every_setting_has_its_origin(self) -> None:
+        rows = {row.name: (row.value, row.origin) for row in seen({"WEIR_LOG_FIRST": "3"}).settings}
+        assert rows["WEIR_LOG_FIRST"] == ("3", "variable")
+        assert rows["WEIR_LOG_SAMPLING"] == ("on", "default")
+
+    def test_opentelemetrys_variables_come_with_the_distributions_defaults(self) -> None:
+        rows = {row.name: (row.value, row.origin) for row in seen({"OTEL_TRACES_EXPORTER": "none"}).opentelemetry}
+        assert rows["OTEL_TRACES_EXPORTER"] == ("none", "variable")
+        assert rows["OTEL_LOGS_EXPORTER"] == ("otlp", "default")
+        assert set(OTEL_DEFAULTS) <= set(rows)
+
+    def test_what_is_wrong_with_settings_is_a_problem_each(self, capfd: pytest.CaptureFixture[str]) -> None:
+        report = seen({"WEIR_LOG_FIRST": "none", "WEIR_LOG_RATE": "1", "OTEL_EXPORTER_OTLP_PROTOCOL": "http"})
+        assert sorted(findings(report)) == [
+            ("problem", "WEIR-CONFIG-001"),
+            ("problem", "WEIR-CONFIG-001"),
+            ("problem", "WEIR-CONFIG-002"),
+        ]
+        assert any("WEIR_LOG_FIRST='none' is not a whole number" in finding.what for finding in report.findings)
+        assert capfd.readouterr().err == ""
+
+    def test_looking_leaves_the_logger_as_it_was(self) -> None:
+        before = (errors.logger.handlers[:], errors.logger.propagate, errors.logger.level)
+        seen({"WEIR_LOG_FIRST": "none"})
+        assert (errors.logger.handlers, errors.logger.propagate, errors.logger.level) == before
+        assert logging.getLogger("otelweir") is errors.logger
+
+    def test_no_secret_gets_into_the_report(self) -> None:
+        report = seen(
+            {
+                "OTEL_EXPORTER_OTLP_HEADERS": "authorization=hush",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "https://me:hush@example.com?k=hush",
+                "WEIR_POLICY_KEY": "hush",
+                "WEIR_POLICY_URL": "ftp://me:hush@example.com",
+                "WEIR_LOG_RATES": "https://me:hush@example.com",
+            },
+            answer=endpoint.Answer(failure="other", detail="no route to https://me:hush@example.com"),
+        )
+        assert not report.ok
+        assert "hush" not in json.dumps(asdict(report))
+
+    def test_a_path_in_the_base_endpoint_is_a_problem(self) -> None:
+        report = seen({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318/v1/traces/"})
+        assert [finding.remedy for finding in report.findings] == [
+            "Remove /v1/traces from OTEL_EXPORTER_OTLP_ENDPOINT."
+        ]
+
+    @pytest.mark.parametrize(
+        "environ", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_SERVICE_NAME": ""}, {"OTEL_SERVICENAME": "x"}]
+    )
+    def test_what_may_be_meant_is_only_a_note(self, environ: dict[str, str]) -> None:
+        installed = Installed(
+            PLAIN.versions,
+            {**GROUPS, "opentelemetry_environment_variables": [Entry("sdk", "sdk", lambda: _Declares)]},
+        )
+        report = seen(environ, installed)
+        assert report.ok
+        assert len(report.findings) == 1
+
+
+class _Declares:
+    OTEL_SERVICE_NAME = "OTEL_SERVICE_NAME"
+
+
+class TestPolicy:
+    def test_a_valid_file_shows_in_the_settings(self, tmp_path: Path) -> None:
+        (tmp_path / "policy.json").write_text('{"budget": 7, "rates": {"debug": 0.5}, "rules": []}')
+        report = seen({"WEIR_POLICY_FILE": str(tmp_path / "policy.json")})
+        rows = {row.name: (row.value, row.origin) for row in report.settings}
+        assert rows["WEIR_LOG_BUDGET"] == ("7", "policy file")
+        assert rows["WEIR_LOG_RATES"][0].startswith("debug=0.5,info=0.2")
+        assert rows["WEIR_LOG_FIRST"] == ("10", "default")
+        assert [row.value for row in report.policy] == ["valid, 0 rules"]
+        assert report.ok
+
+    def test_no_budget_is_said_so(self, tmp_path: Path) -> None:
+        (tmp_path / "policy.json").write_text('{"budget": "none"}')
+        report = seen({"WEIR_POLICY_FILE": str(tmp_path / "policy.json"), "WEIR_LOG_BUDGET": "5"})
+        assert ("WEIR_LOG_BUDGET", "unset") in [(row.name, row.value) for row in report.settings]
+
+    @pytest.mark.parametrize(("text", "code"), [('{"budgett": 7}', "WEIR-POLICY-002"), (None, "WEIR-POLICY-001")])
+    def test_one_that_cannot_be_used_is_a_problem(self, text: str | None, code: str, tmp_path: Path) -> None:
+        if text:
+            (tmp_path / "policy.json").write_text(text)
+        report = seen({"WEIR_POLICY_FILE": str(tmp_path / "policy.json")})
+        assert findings(report) == [("problem", code)]
+        assert [row.value for row in report.policy] == ["cannot be used"]
+
+    def url(self, answer: policy_fetch.Answer | None, tmp_path: Path) -> Report:
+        asked: list[tuple[str, str | None]] = []
+
+        def fetch(url: str, key: str | None) -> policy_fetch.Answer:
+            assert answer is not None
+            asked.append((url, key))
+            return answer
+
+        environ = {
+            **NAMED,
+            "WEIR_POLICY_URL": "https://me:hush@example.com/policy.json",
+            "WEIR_POLICY_KEY": "k",
+            "WEIR_POLICY_CACHE": str(tmp_path),
+        }
+        report = examine(environ, PLAIN, ask=None, fetch=fetch if answer else None)
+        assert asked == ([(environ["WEIR_POLICY_URL"], "k")] if answer else [])
+        assert "hush" not in json.dumps(asdict(report))
+        return report
+
+    def test_a_url_is_asked(self, tmp_path: Path) -> None:
+        report = self.url(policy_fetch.Fetched(b'{"first": 4}', None), tmp_path)
+        assert report.ok
+        assert ("WEIR_LOG_FIRST", "4", "policy URL") in [(row.name, row.value, row.origin) for row in report.settings]
+
+    @pytest.mark.parametrize(
+        ("answer", "code"),
+        [
+            (policy_fetch.Failed("401 Unauthorized"), "WEIR-POLICY-003"),
+            (policy_fetch.Fetched(b'{"firstt": 4}', None), "WEIR-POLICY-002"),
+        ],
+    )
+    def test_when_it_has_none_the_cache_applies(self, answer: policy_fetch.Answer, code: str, tmp_path: Path) -> None:
+        PolicyCache(str(tmp_path), "https://me:hush@example.com/policy.json").store(b'{"first": 4}', None)
+        report = self.url(answer, tmp_path)
+        assert findings(report) == [("problem", code)]
+        assert ("WEIR_LOG_FIRST", "4", "policy URL") in [(row.name, row.value, row.origin) for row in report.settings]
+        assert "in the cache since" in report.policy[0].value
+
+    def test_without_the_network_only_the_cache_is_looked_at(self, tmp_path: Path) -> None:
+        assert [row.value for row in self.url(None, tmp_path).policy] == ["not asked; no policy in the cache"]
+
+
+class TestPackages:
+    @pytest.mark.parametrize(
+        ("name", "version", "supported"),
+        [
+            ("opentelemetry_api", "1.44.0", True),
+            ("opentelemetry_api", "1.43.2", False),
+            ("opentelemetry_instrumentation", "0.65b0", True),
+            ("opentelemetry_instrumentation", "0.64b0", False),
+            ("opentelemetry_exporter_otlp", "2.0.0", True),
+            ("opentelemetry_propagator_b3", "0.1", True),
+            ("opentelemetry_api", "main", True),
+        ],
+    )
+    def test_the_two_newest_minor_releases_are_supported(self, name: str, version: str, supported: bool) -> None:
+        report = seen(installed=with_packages(**{name: version}))
+        states = {package.name: package.supported for package in report.packages}
+        assert states[name.replace("_", "-")] is supported
+        assert report.ok is supported
+
+    def test_a_newer_one_than_tested_is_noted(self) -> None:
+        assert findings(seen(installed=with_packages(opentelemetry_sdk="1.99.0"))) == [("note", None)]
+
+    def test_instrumentations_tell_whether_they_are_active(self) -> None:
+        groups = {
+            **GROUPS,
+            "opentelemetry_instrumentor": [
+                Entry(n, f"opentelemetry-instrumentation-{n}") for n in ("a", "b", "c", "d")
+            ],
+        }
+        requires = {
+            "opentelemetry-instrumentation-a": ['liba>=2; extra == "instruments"', "wrapt"],
+            "opentelemetry-instrumentation-b": ['libb>=2; extra == "instruments"'],
+            "opentelemetry-instrumentation-c": [
+                'libc>=2; extra == "instruments-any"',
+                'libx; extra == "instruments-any"',
+            ],
+        }
+        installed = Installed({**PLAIN.versions, "liba": "2.1", "libb": "1.9", "libx": "1"}, groups, requires)
+        states = {
+            i.name: i.state for i in seen({"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "d"}, installed).instrumentations
+        }
+        assert states == {
+            "a": "active",
+            "b": "idle: libb>=2 is not installed",
+            "c": "active",
+            "d": "off: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
+        }
+
+    def test_a_framework_without_its_instrumentation_is_noted_with_the_command(self) -> None:
+        report = seen(installed=with_packages(flask="3.1"))
+        (note,) = report.findings
+        assert (note.level, note.what) == ("note", "flask is installed but not instrumented")
+        assert note.remedy.startswith("Run: pip install 'opentelemetry-instrumentation-flask")
+
+    def test_a_disabled_instrumentation_that_is_not_there_is_noted(self) -> None:
+        assert findings(seen({"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "flaskk, *"})) == [("note", None)]
+
+
+class TestConflicts:
+    two = Installed(
+        PLAIN.versions,
+        {
+            **GROUPS,
+            "opentelemetry_distro": [Entry("distro", "opentelemetry-distro"), Entry("weir", "otelweir")],
+            "opentelemetry_configurator": [Entry("configurator", "opentelemetry-distro"), Entry("weir", "otelweir")],
+        },
+    )
+
+    def test_two_distributions_are_one_problem_that_names_both_and_the_first(self) -> None:
+        (finding,) = seen(installed=self.two).findings
+        assert finding == Finding(
+            "problem",
+            "opentelemetry-distro and otelweir are installed as OpenTelemetry distributions; "
+            "opentelemetry-distro happens to be found first",
+            "Set OTEL_PYTHON_DISTRO=weir and OTEL_PYTHON_CONFIGURATOR=weir, or run: pip uninstall opentelemetry-distro",
+            "WEIR-CONFIG-003",
+        )
+
+    def test_a_choice_settles_it(self) -> None:
+        choice = {"OTEL_PYTHON_DISTRO": "weir", "OTEL_PYTHON_CONFIGURATOR": "weir"}
+        assert seen(choice, self.two).findings == []
+        assert len(seen(dict.fromkeys(choice, "distro"), self.two).findings) >= 2
+
+    def test_lost_entry_points_are_a_problem(self) -> None:
+        report = seen(installed=Installed(PLAIN.versions, {**GROUPS, "opentelemetry_distro": []}))
+        assert findings(report) == [("problem", "WEIR-CONFIG-005")]
+
+    @pytest.mark.parametrize("package", doctor.OTHER_SDKS)
+    def test_another_vendors_sdk_is_noted(self, package: str) -> None:
+        report = seen(installed=with_packages(**{package: "1"}))
+        assert findings(report) == [("note", None)]
+
+    def test_the_upstream_logging_instrumentation_is_no_problem(self) -> None:
+        assert seen(installed=with_packages(opentelemetry_instrumentation_logging="0.66b1")).ok
+
+
+class TestEndpoints:
+    def test_one_cause_is_one_problem_for_all_signals(self) -> None:
+        report = seen(answer=endpoint.Answer(failure="refused"))
+        (finding,) = report.findings
+        assert finding.code == "WEIR-SERVER-003"
+        assert all(signal in finding.what for signal in ("traces", "metrics", "logs"))
+
+    def test_clocks_that_differ_are_one_problem(self) -> None:
+        report = seen(answer=endpoint.Answer(200, skew_s=3600.0))
+        assert [finding.what for finding in report.findings] == ["This machine's clock is 3600 s behind the backend's"]
+
+    def test_without_the_network_none_is_asked(self) -> None:
+        report = examine(NAMED, PLAIN, ask=None, fetch=None)
+        assert {e.state for e in report.endpoints} == {"not asked"}
+
+    def test_an_address_that_cannot_be_used_is_reported_once(self) -> None:
+        report = seen({"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, answer=endpoint.Answer(failure="other"))
+        assert findings(report) == [("problem", "WEIR-CONFIG-001")]
+
+    def test_signals_that_do_not_leave_as_otlp_say_why(self) -> None:
+        report = seen({"OTEL_TRACES_EXPORTER": "none"})
+        assert report.ok
+        assert report.endpoints[-1].state == "not sent as OTLP: OTEL_TRACES_EXPORTER=none"
+        off = seen({"OTEL_SDK_DISABLED": "true"})
+        assert {e.state for e in off.endpoints} == {"not sent as OTLP: OTEL_SDK_DISABLED=true"}
