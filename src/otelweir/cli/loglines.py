@@ -240,9 +240,11 @@ def _time_of(value: object) -> float | None:
             return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
         if isinstance(value, (int, float, str)):
             number = float(value)
+            if not 0 <= number < 1e20:
+                return None
             while number > 1e11:  # the year 5138: so it is finer than seconds
                 number /= 1000
-            return number if number >= 0 else None
+            return number
     except (ValueError, OverflowError):
         pass
     return None

@@ -88,7 +88,7 @@ def check(file: str, as_json: bool) -> None:
     rules, notes = policy.overlay(Path(file).name).rules, _notes(policy, file)
     if as_json:
         sets = policy.model_dump(exclude_unset=True, mode="json")
-        if sets.get("budget") is None and "budget" in sets:
+        if policy.budget == float("inf"):
             sets["budget"] = "none"  # JSON has no infinity
         _print_json({"file": file, "valid": True, "sets": sets, "notes": notes})
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,8 @@ from hypothesis import strategies as st
 
 from otelweir import errors
 from otelweir.pipeline.sample.logs.document import MAX_BYTES, MAX_PROBLEMS
-from otelweir.pipeline.sample.logs.policy import Policy, parse
-from otelweir.pipeline.sample.logs.rules import Overlay, Rule
+from otelweir.pipeline.sample.logs.policy import Policy, RuleEntry, parse
+from otelweir.pipeline.sample.logs.rules import Overlay, Rule, matches
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "policy.yaml"
 
@@ -403,3 +404,34 @@ class TestWithoutPyyaml:
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert run.stdout.strip() == "False"
+
+
+class TestTheGuide:
+    """docs/policy.md promises these."""
+
+    GUIDE = (EXAMPLE.parents[1] / "docs" / "policy.md").read_text()
+
+    def test_its_example_is_valid(self) -> None:
+        text = self.GUIDE.partition("```yaml\n")[2].partition("```")[0]
+        assert len(parse(text.encode(), "policy.yaml").rules) == 2
+
+    @pytest.mark.parametrize("model", [Policy, RuleEntry])
+    def test_it_has_every_key_in_order(self, model: type[Policy] | type[RuleEntry]) -> None:
+        rows = re.findall(r"^\| `(\w+)` \|", self.GUIDE, re.MULTILINE)
+        keys = list(model.model_fields)
+        assert any(rows[start : start + len(keys)] == keys for start in range(len(rows)))
+
+    @pytest.mark.parametrize(
+        ("glob", "template", "expected"),
+        [
+            ("user <*> logged in", "user <*> logged in", True),
+            ("user <*> logged in", "user <*> logged in from <*>", False),
+            ("user <*> logged in*", "user <*> logged in from <*>", True),
+            ("*timeout*", "timeout after <*>", True),
+            ("*timeout*", "Timeout after <*>", False),
+            ("GET /health*", "GET /health took <*>", True),
+            ("GET /health*", "GET <*>", False),
+        ],
+    )
+    def test_its_examples_of_matching_hold(self, glob: str, template: str, expected: bool) -> None:
+        assert matches(glob, template) is expected

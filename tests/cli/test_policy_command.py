@@ -1,0 +1,330 @@
+"""`weir policy`: what it prints, and with which exit code."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from otelweir.cli.loglines import LogRecord, record_of, records
+from otelweir.cli.policy import command
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.yaml"
+
+
+def weir(*args: object, given: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(command, [str(arg) for arg in args], input=given, prog_name="weir policy")
+
+
+def weir_json(*args: object, given: str | None = None) -> Any:
+    result = weir(*args, "--json", given=given)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        "rates: {debug: 0, info: 0.1}\nfirst: 2\nwindow: 10s\nrules:\n"
+        "  - {name: checks, template: 'health check*', rate: 0}\n"
+        "  - {logger: db, rate: 0.5, first: 1}\n"
+    )
+    return path
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    path = tmp_path / "bad.yaml"
+    path.write_text("first: 0\nrates: {inof: 1}\n")
+    return path
+
+
+class TestCheck:
+    def test_the_example_is_valid_and_summed_up(self) -> None:
+        result = weir("check", EXAMPLE)
+        assert result.exit_code == 0
+        assert f"{EXAMPLE} is valid." in result.stdout
+        for part in ("health checks", "template health check*", "0.01", "budget", "100 records per second"):
+            assert part in result.stdout
+
+    def test_every_problem_is_told_with_its_line(self, bad: Path) -> None:
+        result = weir("check", bad)
+        assert result.exit_code == 1
+        assert result.stderr.splitlines() == [
+            f"{bad}:1: first: 0 is not a whole number from 1 to 1000000",
+            f"{bad}:2: rates.inof: unknown key; did you mean info?",
+            f"{bad} is not valid: 2 problems (WEIR-POLICY-002)",
+        ]
+
+    def test_problems_as_json(self, bad: Path) -> None:
+        result = weir("check", bad, "--json")
+        assert result.exit_code == 1
+        assert json.loads(result.stdout) == {
+            "file": str(bad),
+            "valid": False,
+            "code": "WEIR-POLICY-002",
+            "problems": [
+                {"line": 1, "problem": "first: 0 is not a whole number from 1 to 1000000"},
+                {"line": 2, "problem": "rates.inof: unknown key; did you mean info?"},
+            ],
+        }
+
+    def test_a_problem_of_the_whole_file_has_no_line(self, tmp_path: Path) -> None:
+        (tmp_path / "empty.yaml").write_text("")
+        result = weir("check", tmp_path / "empty.yaml", "--json")
+        assert json.loads(result.stdout)["problems"] == [
+            {"line": None, "problem": "is empty; a policy that sets nothing is {}"}
+        ]
+
+    def test_a_policy_as_json(self, policy: Path) -> None:
+        found = weir_json("check", policy)
+        assert found["valid"]
+        assert found["sets"]["rules"][1] == {"logger": "db", "rate": 0.5, "first": 1}
+
+    def test_no_budget_as_json(self, policy: Path) -> None:
+        policy.write_text("budget: none")
+        assert weir_json("check", policy)["sets"] == {"budget": "none"}
+
+    def test_a_rule_that_never_decides_is_noted(self, policy: Path) -> None:
+        policy.write_text("rules:\n  - {name: one, logger: a, rate: 0.1}\n  - {name: two, logger: a, rate: 0.2}\n")
+        notes = weir_json("check", policy)["notes"]
+        assert notes == ["one never decides: two has the same conditions and comes later"]
+
+    @pytest.mark.parametrize("file", ["-", "missing.yaml", "."])
+    def test_what_is_no_file_is_wrong_usage(self, file: str) -> None:
+        result = weir("check", file)
+        assert result.exit_code == 2
+        assert "Invalid value for 'FILE'" in result.stderr
+
+    def test_every_command_has_examples(self) -> None:
+        for name in ("check", "explain", "replay"):
+            result = weir(name, "--help")
+            assert result.exit_code == 0
+            assert f"weir policy {name} policy.yaml" in result.stdout
+
+
+class TestExplain:
+    def test_the_deciding_rule_and_why_others_lose(self, policy: Path) -> None:
+        found = weir_json("explain", policy, "health check of node 5", "--logger", "db.pool")
+        assert found["template"] == "health check of node <*>"
+        assert (found["rate"], found["first"], found["rule"]) == (0, 1, "checks")
+        says = {reason["what"]: reason["says"] for reason in found["reasons"]}
+        assert says["checks"] == "decides the rate: it is for template health check*"
+        assert says["rules[1] of policy.yaml"] == "decides the first records: it is for logger db"
+        assert says["rates"] == "the rate of info, 0.1, gives way to a rule"
+
+    def test_without_a_rule_the_severity_decides(self, policy: Path) -> None:
+        found = weir_json("explain", policy, "something else", "--severity", "WARNING")
+        assert (found["severity"], found["rate"], found["rule"]) == ("warn", 0.5, None)
+
+    def test_what_happens_to_the_1st_11th_and_1000th_record(self, policy: Path) -> None:
+        found = weir_json("explain", policy, "something else")
+        assert [(fate["record"], fate["kept"], fate["weight"]) for fate in found["records"]] == [
+            (1, 1.0, 1.0),
+            (11, 0.1, 10.0),
+            (1000, 0.1, 10.0),
+        ]
+
+    @pytest.mark.parametrize("severity", ["ERROR", "critical", "FATAL"])
+    def test_errors_are_kept(self, policy: Path, severity: str) -> None:
+        found = weir_json("explain", policy, "health check of node 5", "--severity", severity)
+        assert found["rate"] == 1
+        assert found["reasons"][0]["says"] == "decides the rate: error and fatal are always kept"
+        assert [fate["kept"] for fate in found["records"]] == [1, 1, 1]
+
+    def test_events_are_kept_unless_named(self) -> None:
+        assert weir_json("explain", EXAMPLE, "", "--event", "feature_flag.evaluation")["rate"] == 1
+        named = weir_json("explain", EXAMPLE, "", "--event", "gen_ai.evaluation.result")
+        assert (named["rate"], named["rule"]) == (0.5, "half of the evaluations")
+
+    def test_a_rule_that_matches_the_message_but_not_the_template_says_so(self, policy: Path) -> None:
+        """The commonest mistake in writing a rule."""
+        policy.write_text("rules: [{name: r, template: 'took 5*', rate: 0}]")
+        (reason,) = [r for r in weir_json("explain", policy, "took 5 ms")["reasons"] if r["what"] == "r"]
+        assert "though it does match the message" in reason["says"]
+
+    def test_the_variables_lie_below_the_policy(self, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WEIR_LOG_RATES", "info=0.7,warn=0.7")
+        assert weir_json("explain", policy, "x", "--severity", "info")["rate"] == 0.1
+        assert weir_json("explain", policy, "x", "--severity", "warn")["rate"] == 0.7
+
+    def test_for_humans(self, policy: Path) -> None:
+        result = weir("explain", policy, "something\telse [bold]5[/bold]")
+        assert result.exit_code == 0
+        for part in ("pattern", "template", "something", "Why:", "record    1: kept", "record 1000"):
+            assert part in result.stdout
+
+    def test_a_bad_policy_is_told(self, bad: Path) -> None:
+        run = _run("policy", "explain", bad, "x")
+        assert run.returncode == 1
+        assert run.stderr.startswith(f"WEIR-POLICY-002: {bad}:1: first: 0 is not")
+
+    def test_a_severity_that_is_none_is_wrong_usage(self, policy: Path) -> None:
+        assert weir("explain", policy, "x", "--severity", "loud").exit_code == 2
+
+
+def _run(*args: object) -> subprocess.CompletedProcess[str]:
+    code = "from otelweir.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def flood() -> str:
+    lines = []
+    for number in range(600):
+        stamp = f"2024-05-01 12:{number // 60:02}:{number % 60:02},000"
+        lines.append(f"{stamp} INFO app.http: served request {number}")
+        lines.append(f"{stamp} DEBUG app.cache: cache miss for key {number}")
+        lines.append(f"{stamp} INFO app: health check of node {number}")
+        if number % 100 == 0:
+            lines += [f"{stamp} ERROR app: failed {number}", "Traceback (most recent call last):", "  x", "KeyError: 1"]
+    lines.append("an odd line")
+    return "\n".join(lines) + "\n"
+
+
+class TestReplay:
+    def test_what_would_be_kept_per_pattern(self, policy: Path, tmp_path: Path) -> None:
+        (tmp_path / "app.log").write_text(flood())
+        found = weir_json("replay", policy, tmp_path / "app.log")
+        assert (found["records"], found["lines"]) == (1807, 1825)
+        assert found["errors"] == {"logged": 6, "kept": 6}
+        assert (found["not_understood"], found["with_time"], found["seconds"]) == (1, 1806, 599.0)
+        rows = {row["template"]: row for row in found["patterns"]}
+        # 2 first records in each of 60 windows of 10 s, and of the other 8 one in ten.
+        served = rows["served request <*>"]
+        assert (served["logged"], served["severity"]) == (600, "info")
+        assert served["kept"] in range(120 + 47, 120 + 50)
+        assert rows["cache miss for key <*>"]["kept"] == rows["health check of node <*>"]["kept"] == 120
+        assert found["kept"] == sum(row["kept"] for row in rows.values())
+        assert [row["logged"] for row in found["patterns"]] == sorted(
+            (r["logged"] for r in rows.values()), reverse=True
+        )
+
+    def test_the_same_file_gives_the_same_answer(self, policy: Path) -> None:
+        assert weir_json("replay", policy, "-", given=flood()) == weir_json("replay", policy, "-", given=flood())
+
+    def test_for_humans(self, policy: Path) -> None:
+        result = weir("replay", policy, "-", "--top", 2, given=flood())
+        assert result.exit_code == 0
+        assert "served request <*>" in result.stdout
+        assert "and 3 more; --top shows them" in result.stdout
+        assert "6 errors, 6 kept; 5 patterns." in result.stdout
+        assert "Severity not understood: 1; counted as info." in result.stdout
+
+    def test_packed_files_are_read(self, policy: Path, tmp_path: Path) -> None:
+        (tmp_path / "app.log.gz").write_bytes(gzip.compress(flood().encode()))
+        assert weir_json("replay", policy, tmp_path / "app.log.gz")["records"] == 1807
+        (tmp_path / "bad.gz").write_bytes(b"no gzip")
+        assert weir("replay", policy, tmp_path / "bad.gz").exit_code == 1
+
+    def test_without_times_it_says_so(self, policy: Path) -> None:
+        result = weir("replay", policy, "-", given="INFO:app:hello 1\n" * 100)
+        assert "No line has a time that was understood" in result.stdout
+        assert weir_json("replay", policy, "-", given="INFO:app:hello 1\n" * 100)["seconds"] is None
+
+    def test_an_empty_log_is_fine(self, policy: Path) -> None:
+        assert weir_json("replay", policy, "-", given="")["saved_share"] == 0
+        assert weir("replay", policy, "-", given="").exit_code == 0
+
+    def test_a_dry_run_policy_shows_what_it_would_save(self, policy: Path) -> None:
+        policy.write_text(policy.read_text() + "sampling: dry-run\n")
+        assert weir_json("replay", policy, "-", given=flood())["saved_share"] > 0.7
+
+    def test_times_that_begin_anew_go_on(self, policy: Path) -> None:
+        """Two files in a row, or syslog over the turn of the year."""
+        both = weir_json("replay", policy, "-", given=flood() + flood())
+        served = next(row for row in both["patterns"] if row["template"] == "served request <*>")
+        assert served["kept"] >= 2 * 118
+
+    def test_bytes_that_are_no_text_and_endless_lines_pass(self, policy: Path) -> None:
+        result = weir("replay", policy, "-", "--json", given=b"INFO \xff\xfe\x00\n" + b"x" * 500_000 + b"\nINFO y\n")
+        assert json.loads(result.stdout)["records"] == 3
+
+    def test_a_missing_log_is_wrong_usage(self, policy: Path) -> None:
+        assert weir("replay", policy, "missing.log").exit_code == 2
+
+
+MAY_DAY = 1714564800.0
+
+
+class TestLines:
+    @pytest.mark.parametrize(
+        ("line", "severity", "logger", "message", "time"),
+        [
+            ("2024-05-01 12:00:00,500 INFO app.http: GET /", 9, "app.http", "GET /", MAY_DAY + 0.5),
+            ("2024-05-01 12:00:00 - app.http - WARNING - slow 12", 13, "app.http", "slow 12", MAY_DAY),
+            ("2024-05-01T14:00:00+02:00 [ERROR] boom", 17, "", "boom", MAY_DAY),
+            ("[2024-05-01 12:00:00 +0000] [123] [INFO] Booting worker", 9, "", "Booting worker", MAY_DAY),
+            ("2024-05-01 12:00:00.000 | INFO     | app.main:run:12 - done: 5", 9, "app.main", "done: 5", MAY_DAY),
+            ("[2024-05-01 12:00:00,000: INFO/MainProcess] Task x received", 9, "", "Task x received", MAY_DAY),
+            ("2024-05-01 12:00:00 [warning  ] user in   k=v", 13, "", "user in   k=v", MAY_DAY),
+            ("2024-05-01T12:00:00Z DEBUG hello", 5, "", "hello", MAY_DAY),
+            ("2024-05-01 12:00:00 INFO Retrying: attempt 3", 9, "", "Retrying: attempt 3", MAY_DAY),
+            ("2024/05/01 12:00:00 CRITICAL x", 21, "", "x", MAY_DAY),
+            ("INFO:app.http:hello: world", 9, "app.http", "hello: world", None),
+            ("INFO:     127.0.0.1:80 - \"GET /\" 200", 9, "", "127.0.0.1:80 - \"GET /\" 200", None),
+            ("[ERROR] boom", 17, "", "boom", None),
+            ("\x1b[31mERROR\x1b[0m: boom", 17, "", "boom", None),
+            ("<11>May  1 12:00:00 host app[123]: message", 17, "app", "message", 957182400.0),
+            ("May  1 12:00:00 host app[123]: ERROR message", 17, "app", "message", 957182400.0),
+            ("level=warn ts=2024-05-01T12:00:00Z msg=\"slow\"", 13, "", "slow", MAY_DAY),
+            ('{"level":"info","event":"in","timestamp":"2024-05-01T12:00:00Z","logger":"a"}', 9, "a", "in", MAY_DAY),
+            ('{"level":50,"time":1714564800000,"msg":"m","pid":1,"hostname":"h"}', 17, "", "m", MAY_DAY),
+            ('{"levelname":"ERROR","message":"m","name":"a"}', 17, "a", "m", None),
+            ('{"levelno":40,"message":"m"}', 17, "", "m", None),
+            ('{"severity_number":13,"body":"m"}', 13, "", "m", None),
+        ],
+    )  # fmt: skip
+    def test_common_forms_are_understood(
+        self, line: str, severity: int, logger: str, message: str, time: float | None
+    ) -> None:
+        (found,) = records([line + "\n"])
+        assert found == LogRecord(message, severity, True, logger, None, time)
+
+    @pytest.mark.parametrize(
+        "line", ["hello world", "Failed with ERROR code 5", "2024-05-01 12:00:00 Failed with ERROR code 5", "{}x", "{"]
+    )
+    def test_a_word_within_a_sentence_is_no_severity(self, line: str) -> None:
+        assert not record_of(line).understood
+
+    def test_access_logs_are_info(self) -> None:
+        found = record_of('127.0.0.1 - - [01/May/2024:12:00:00 +0000] "GET / HTTP/1.1" 200 2')
+        assert found == LogRecord('"GET / HTTP/1.1" 200 2', 9, True, "", None, MAY_DAY)
+
+    def test_events_are_recognized(self) -> None:
+        assert record_of('{"event_name": "gen_ai.evaluation.result", "body": "x"}').event == "gen_ai.evaluation.result"
+
+    def test_a_traceback_belongs_to_the_record_before(self) -> None:
+        lines = [
+            "INFO:a:one", "ERROR:a:two", "Traceback (most recent call last):", '  File "x", line 1', "KeyError: 1", "",
+            "During handling of the above exception, another exception occurred:", "",
+            "Traceback (most recent call last):", '  File "x", line 1', "ValueError: 1", "INFO:a:three", "  more",
+        ]  # fmt: skip
+        assert [(record.message, record.lines) for record in records(lines)] == [("one", 1), ("two", 10), ("three", 2)]
+
+    def test_a_traceback_makes_a_line_of_unknown_severity_an_error(self) -> None:
+        (found,) = records(["odd", "Traceback (most recent call last):", "  x", "KeyError"])
+        assert (found.severity, found.lines) == (17, 4)
+
+    @given(st.lists(st.text(max_size=80), max_size=5))
+    @example(['{"level": true, "time": [], "message": {}}'])
+    @example(['{"time": 1e400, "level": 1e9}'])
+    @example(["9999-99-99 99:99:99 INFO x", "Feb 31 12:00:00 h a: x"])
+    def test_no_line_is_too_strange(self, lines: list[str]) -> None:
+        found = list(records(lines))
+        assert sum(record.lines for record in found) <= len(lines)
+
+    @pytest.mark.parametrize("part", ["[a] ", "a ", "a - ", "[", "(a", "a:", " ", "level=info ", 'msg="', "1 "])
+    def test_a_long_line_takes_no_exponential_time(self, part: str) -> None:
+        for start in ("", "2024-05-01 12:00:00 "):
+            record_of(start + part * 20_000)
