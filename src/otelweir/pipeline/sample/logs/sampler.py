@@ -7,13 +7,14 @@ a record costs two dict look-ups and the decision of its stream (`stream.py`).
 
 from __future__ import annotations
 
+import ast
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import random as _random
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Final
 
 from otelweir import errors
@@ -40,8 +41,11 @@ TICK_S: Final = 1.0
 LEAST_RATE: Final = 1e-4
 """A budget never lowers a rate further: what is never kept cannot be counted by weight."""
 
-IDLE_ROLLUPS: Final = 10
-"""Roll-ups without a record after which a stream is forgotten. Its id does not change when it comes back."""
+IDLE_S: Final = 900.0
+"""Time without a record after which a stream is forgotten. Its id does not change when it comes back."""
+
+RETIRED_S: Final = 60.0
+"""Time for which a forgotten stream still reports: a thread may have looked it up just before."""
 
 KEPT_UNSEEN: Final[Mapping[str, Any]] = {}
 """The verdict where sampling is off."""
@@ -143,8 +147,7 @@ class LogSampler:
         self._by_text: dict[tuple[str, int, str], Stream] = {}
         self._by_event: dict[tuple[str, Severity, str], Stream] = {}
         self._streams: dict[tuple[str, Severity, int, str | None], Stream] = {}
-        self._idle: dict[int, int] = {}
-        self._retired: list[Stream] = []
+        self._retired: list[tuple[float, Stream]] = []
         self._known: set[str] = set()
         self._text = TextPatterns()
         self._tick_at = float("inf")
@@ -161,11 +164,8 @@ class LogSampler:
             self.rules = rules
             self._off = rules.mode == "off"
             # Which loggers a rule tells apart has changed: every stream is found anew, and old ones report once more.
-            self._retired.extend(self._streams.values())
-            self._streams = {}
-            self._idle = {}
-            self._forget_sites()
             now = self._clock()
+            self._retire(list(self._streams), now)
             self._ticked = now
             self._tick_at = now + TICK_S if rules.budget_per_s is not None else float("inf")
 
@@ -246,10 +246,11 @@ class LogSampler:
         band = severity_of(severity)
         if event_name is not None:
             key = (event_name, band, logger)
-            stream = self._by_event.get(key)
+            cache = self._by_event
+            stream = cache.get(key)
             if stream is None:
                 stream = self._stream(pattern_of(event_name, "event"), band, logger, event_name)
-                self._remember(self._by_event, key, stream)
+                self._remember(cache, key, stream)
         else:
             stream = self._text_stream(message, band, severity, logger)
         now = self._clock()
@@ -315,10 +316,11 @@ class LogSampler:
     def _text_stream(self, message: str, band: Severity, severity: int, logger: str) -> Stream:
         pattern = self._text(message)
         key = (pattern.id, severity, logger)
-        stream = self._by_text.get(key)
+        cache = self._by_text  # a policy that comes meanwhile leaves it behind, with what is put into it
+        stream = cache.get(key)
         if stream is None:
             stream = self._stream(pattern, band, logger, None)
-            self._remember(self._by_text, key, stream)
+            self._remember(cache, key, stream)
         return stream
 
     def _stream(self, pattern: Pattern, severity: Severity, logger: str, event_name: str | None) -> Stream:
@@ -354,7 +356,7 @@ class LogSampler:
             return stream
 
     def _new_site(
-        self, sites: dict[Any, _Site], key: Any, call: Any, origin: tuple[str, ...], code: CodeType | None
+        self, sites: dict[Any, _Site], key: Any, call: ast.Call | None, origin: tuple[str, ...], code: CodeType | None
     ) -> _Site:
         site = _Site(source.template_of_call(call) if call is not None else None, origin, code)
         self._remember(sites, key, site, MAX_SITES)
@@ -366,9 +368,6 @@ class LogSampler:
             if len(cache) >= (most or 4 * self._max_patterns):
                 cache.clear()
             cache[key] = value
-
-    def _forget_sites(self) -> None:
-        self._calls, self._lines, self._by_text, self._by_event = {}, {}, {}, {}
 
     # --- the budget
 
@@ -409,10 +408,8 @@ class LogSampler:
     def rollups(self) -> list[Rollup]:
         """The counts of every pattern and severity that had records since the last call, largest first."""
         with self._lock:
-            streams = [*self._streams.values(), *self._retired]
-            self._retire_idle()
             found: dict[tuple[str, Severity], Rollup] = {}
-            for stream in streams:
+            for stream in self._reporting():
                 seen, kept = stream.seen, stream.kept
                 new_seen, new_kept = seen - stream.reported_seen, kept - stream.reported_kept
                 if not new_seen:
@@ -428,13 +425,14 @@ class LogSampler:
                     new_seen, new_kept = new_seen + same.seen, new_kept + same.kept
                     first, last = min(first, same.first), max(last, same.last)
                 found[key] = Rollup(stream.pattern, stream.severity, new_seen, new_kept, first, last)
+            self._forget_idle()
             return sorted(found.values(), key=lambda rollup: -rollup.seen)
 
     def counts(self) -> Mapping[tuple[Severity, str], int]:
         """Records so far in this process, by severity and decision (`keep`, `drop`)."""
         with self._lock:
             totals = dict(self._totals)
-            for stream in [*self._streams.values(), *self._retired]:
+            for stream in self._reporting():
                 kept = stream.kept - stream.reported_kept
                 seen = stream.seen - stream.reported_seen
                 for decision, count in (("keep", kept), ("drop", seen - kept)):
@@ -447,28 +445,28 @@ class LogSampler:
         """In the child: the parent reports what was counted so far, and no lock is held by a thread that is gone."""
         self._lock = threading.RLock()
         self._totals = {}
-        for stream in [*self._streams.values(), *self._retired]:
+        for stream in self._reporting():
             stream.forget_reported()
 
-    def _retire_idle(self) -> None:
-        """Forget streams that had no record for long; what a thread still holds reports once more."""
-        self._retired = []
-        idle = self._idle
-        gone = []
-        for key, stream in self._streams.items():
-            if stream.seen != stream.reported_seen:
-                idle.pop(id(stream), None)
-            elif idle.setdefault(id(stream), 0) >= IDLE_ROLLUPS:
-                gone.append(key)
-            else:
-                idle[id(stream)] += 1
-        if gone:
-            self._retired = [self._streams.pop(key) for key in gone]
+    def _reporting(self) -> Iterator[Stream]:
+        yield from list(self._streams.values())
+        for _, stream in self._retired:
+            yield stream
+
+    def _forget_idle(self) -> None:
+        """Forget the streams that had no record for long, and their patterns."""
+        now = self._clock()
+        self._retired = [(at, stream) for at, stream in self._retired if now - at < RETIRED_S]
+        idle = [key for key, stream in self._streams.items() if now - stream.last > IDLE_S]
+        if idle:
+            self._retire(idle, now)
             self._known = {stream.pattern.id for stream in self._streams.values()}
-            for stream in self._retired:
-                idle.pop(id(stream), None)
-            self._forget_sites()
             self._text = TextPatterns()
+
+    def _retire(self, keys: list[tuple[str, Severity, int, str | None]], now: float) -> None:
+        """Let nobody find these streams any more; they report what they still get."""
+        self._retired += [(now, self._streams.pop(key)) for key in keys]
+        self._calls, self._lines, self._by_text, self._by_event = {}, {}, {}, {}
 
 
 def _rendered(msg: object, args: Any) -> str:
@@ -479,16 +477,11 @@ def _rendered(msg: object, args: Any) -> str:
         return msg if isinstance(msg, str) else type(msg).__name__
 
 
-def _call_on_stack(path: str, line: int) -> Any:
+def _call_on_stack(path: str, line: int) -> ast.Call | None:
     """The call at a file and line, if a frame that is there right now makes it."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_lineno == line and frame.f_code.co_filename == path:
             return source.call_of(frame.f_code, frame.f_lasti)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
-
-
-def walk(sampler: LogSampler) -> Iterator[Stream]:
-    """The streams of a sampler, for tests and diagnostics."""
-    yield from list(sampler._streams.values())

@@ -23,10 +23,11 @@ from otelweir.pipeline.sample.logs.pattern import WILDCARD
 MAX_TEMPLATE: Final = 1024
 """Characters of a template; the rest is cut."""
 
-_METHODS: Final = frozenset(
-    "trace debug info success notice warning warn error exception critical fatal log msg "
-    "adebug ainfo awarning awarn aerror aexception acritical afatal alog amsg _log".split()
+_LEVELS: Final = (
+    *("trace", "debug", "info", "success", "notice", "warning", "warn"),
+    *("error", "exception", "critical", "fatal", "log", "msg"),
 )
+_METHODS: Final = frozenset((*_LEVELS, *(f"a{name}" for name in _LEVELS), "_log"))
 """Names of logging calls, in `logging`, structlog and Loguru."""
 
 _LEVEL_FIRST: Final = frozenset({"log", "alog", "_log"})
@@ -201,8 +202,8 @@ def _logging_calls(source: str) -> Iterator[ast.Call]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS:
-            if node.func.end_lineno == 1:
+        match node:
+            case ast.Call(func=ast.Attribute(attr=name, end_lineno=1)) if name in _METHODS:
                 yield node
 
 
