@@ -149,7 +149,7 @@ class LogSampler:
         self._streams: dict[tuple[str, Severity, int, str | None], Stream] = {}
         self._retired: list[tuple[float, Stream]] = []
         self._known: set[str] = set()
-        self._text = TextPatterns()
+        self._text = TextPatterns(max_patterns).find
         self._tick_at = float("inf")
         self._ticked = 0.0
         self._totals: dict[tuple[Severity, str], int] = {}
@@ -461,7 +461,7 @@ class LogSampler:
         if idle:
             self._retire(idle, now)
             self._known = {stream.pattern.id for stream in self._streams.values()}
-            self._text = TextPatterns()
+            self._text = TextPatterns(self._max_patterns).find
 
     def _retire(self, keys: list[tuple[str, Severity, int, str | None]], now: float) -> None:
         """Let nobody find these streams any more; they report what they still get."""
