@@ -7,7 +7,10 @@ import gzip
 import json
 import logging
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -196,6 +199,12 @@ class Server:
                 except OSError:
                     pass  # the client went away
 
+            def handle(self) -> None:
+                try:
+                    super().handle()
+                except OSError:
+                    pass  # the client did not like the certificate
+
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
 
@@ -203,6 +212,11 @@ class Server:
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/policy.yaml"
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def use_tls(self, certificate: Path) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
 
     def close(self) -> None:
         self._http.shutdown()
@@ -360,6 +374,27 @@ class TestFetch:
     @pytest.mark.parametrize("key", ["line\rbreak", "schlüssel", "\x00"])
     def test_a_key_that_no_header_carries_does_not_show(self, server: Server, key: str) -> None:
         assert fetch(server.url, None, key) == Failed("the key has characters that a header cannot carry")
+
+    @pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
+    def test_https_checks_the_certificate(
+        self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        certificate = tmp_path / "certificate.pem"
+        subprocess.run(
+            f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
+            f"-addext subjectAltName=DNS:localhost -keyout {certificate} -out {tmp_path / 'c'}".split(),
+            check=True,
+            capture_output=True,
+        )
+        certificate.write_text(certificate.read_text() + (tmp_path / "c").read_text())
+        server.use_tls(certificate)
+        url = server.url.replace("http://127.0.0.1", "https://localhost")
+        answer = fetch(url, None, KEY)
+        assert isinstance(answer, Failed)
+        assert answer.why.startswith("its certificate is not accepted: self")
+        assert server.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert fetch(url, None, KEY) == Fetched(b"first: 3\n", None)
 
 
 class TestCache:
@@ -729,8 +764,6 @@ class TestSource:
 
     def test_a_process_ends_in_peace_while_a_request_hangs(self, tmp_path: Path) -> None:
         """What runs at exit needs no thread, and waits for none."""
-        import subprocess
-
         with socket.create_server(("127.0.0.1", 0)) as silent:
             url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
             code = (
