@@ -55,11 +55,8 @@ def otel_defaults() -> str:
 
 def resource_variables() -> str:
     """From which variables the resource detector takes an attribute."""
-    own = {
-        attribute: var.name
-        for name, var in variables(ResourceSettings).items()
-        for attribute in resource.stated(ResourceSettings(**{name: "x"}))
-    }
+    names = variables(ResourceSettings)
+    own = {attribute: names[setting].name for setting, attribute in resource.STATED.items()}
 
     def cells() -> Iterable[list[str]]:
         for attribute in dict.fromkeys((*own, *resource.SOURCES)):

@@ -15,6 +15,7 @@ from opentelemetry.sdk.resources import Resource
 from otelweir.pipeline.capture import resource
 from otelweir.pipeline.capture.resource import Value, deployment, repository_url, stated
 from otelweir.pipeline.capture.settings import ResourceSettings
+from otelweir.variables import documentation
 
 ID = "0123456789abcdef" * 4
 UID = "8dd5c4d3-6bd5-4c7f-ae1b-5c8f7b8b1a11"
@@ -367,3 +368,10 @@ def test_whatever_the_environment_holds_the_result_can_be_sent(environ: dict[str
             assert text == 0 or (text and str(text).isprintable())
     encoded = _encode_attributes(Resource(context).attributes)
     assert [pair.key for pair in encoded or []] == list(context)
+
+
+def test_every_setting_of_the_section_states_its_attribute() -> None:
+    said = documentation(ResourceSettings)
+    assert list(said) == list(resource.STATED)
+    for name, attribute in resource.STATED.items():
+        assert said[name] == f"`{attribute}` of the resource."

@@ -241,16 +241,20 @@ CGROUP_FILE: Final = "/proc/self/cgroup"
 MOUNTINFO_FILE: Final = "/proc/self/mountinfo"
 
 
+STATED: Final[Mapping[str, str]] = {
+    "environment": "deployment.environment.name",
+    "service_version": "service.version",
+    "service_namespace": "service.namespace",
+    "vcs_revision": "vcs.ref.head.revision",
+    "build_id": "cicd.pipeline.run.id",
+}
+"""By setting, the attribute that it states."""
+
+
 def stated(settings: ResourceSettings) -> dict[str, Value]:
     """The attributes that Weir's own settings state."""
-    given = {
-        "deployment.environment.name": settings.environment,
-        "service.version": settings.service_version,
-        "service.namespace": settings.service_namespace,
-        "vcs.ref.head.revision": settings.vcs_revision,
-        "cicd.pipeline.run.id": settings.build_id,
-    }
-    return {name: value for name, value in given.items() if value is not None}
+    values = {attribute: getattr(settings, name) for name, attribute in STATED.items()}
+    return {attribute: value for attribute, value in values.items() if value is not None}
 
 
 def deployment(environ: Mapping[str, str], read: Read, settings: ResourceSettings) -> dict[str, Value]:
