@@ -46,7 +46,9 @@ def init(app: flask.Flask, **settings: Any) -> None:
     _setup.configure(settings)
     if not getattr(app, "_is_instrumented_by_opentelemetry", False):
         instrumentor = _setup.instrumentor("flask")
-        if instrumentor is not None:
+        if instrumentor is not None and getattr(app, "_got_first_request", False):
+            errors.warn(errors.NOT_LOADED, "init(app) came after the app's first request, too late to trace requests")
+        elif instrumentor is not None:
             instrumentor.instrument_app(app)
     # Behind the instrumentation's own, so that the span is there. The lists are public, and unlike the decorators may
     # be added to when the first request has come.
