@@ -85,7 +85,7 @@ POLICY_UNREADABLE = _problem(
 POLICY_INVALID = _problem(
     "WEIR-POLICY-002",
     "The policy is not valid",
-    "Correct the line that the message names and run `weir policy check FILE`; until then the last good policy applies.",
+    "Correct the line that the message names (`weir policy check FILE`); until then the last good policy applies.",
 )
 POLICY_UNREACHABLE = _problem(
     "WEIR-POLICY-003",
@@ -196,7 +196,7 @@ def warn(problem: Problem, detail: str, *, exc_info: BaseException | None = None
 
 def _after_fork() -> None:
     # Another thread of the parent may have held the lock; it does not exist in the child.
-    global _saying  # noqa: PLW0603
+    global _saying
     _saying = threading.Lock()
 
 

@@ -74,9 +74,7 @@ def load(environ: Mapping[str, str], **code: Any) -> Loaded:
     known = {var.name for var in VARIABLES.values()}
     for variable in environ:
         if variable.startswith(PREFIX) and variable not in known:
-            errors.warn(
-                errors.UNKNOWN_SETTING, f"{variable} is not a setting of Weir{_did_you_mean(variable, known)}"
-            )
+            errors.warn(errors.UNKNOWN_SETTING, f"{variable} is not a setting of Weir{_did_you_mean(variable, known)}")
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     for name, var in VARIABLES.items():
@@ -96,9 +94,7 @@ def _report(var: Var, given: object, reason: str, default: object) -> None:
     value = "***" if var.form.secret else repr(given)
     # int() and float() speak of literals and bases; the allowed form says it better.
     why = f" ({reason})" if reason and "literal" not in reason and "convert" not in reason else ""
-    errors.warn(
-        errors.BAD_VALUE, f"{var.name}={value} is not {var.form.words}{why}; the default is {shown(default)}"
-    )
+    errors.warn(errors.BAD_VALUE, f"{var.name}={value} is not {var.form.words}{why}; the default is {shown(default)}")
 
 
 def _did_you_mean(name: str, known: set[str] | Mapping[str, object]) -> str:

@@ -58,9 +58,7 @@ class Secret(str):
 def setting(variable: str, default: T, form: Form[Any]) -> T:
     """A field of a section: its variable, its default, what it accepts."""
     # A mapping as a default is shared by all instances; they are frozen and nobody writes to it.
-    return cast(
-        T, dataclasses.field(default_factory=lambda: default, metadata={"var": Var(variable, form)})
-    )
+    return dataclasses.field(default_factory=lambda: default, metadata={"var": Var(variable, form)})
 
 
 def variables(section: type) -> Mapping[str, Var]:
@@ -98,7 +96,9 @@ def whole(least: int, most: int | None = None) -> Form[int]:
             raise ValueError
         return number
 
-    return Form(f"a whole number from {least} to {most}" if most is not None else f"a whole number, {least} or more", read)
+    return Form(
+        f"a whole number from {least} to {most}" if most is not None else f"a whole number, {least} or more", read
+    )
 
 
 def _number(value: object) -> float:
@@ -142,7 +142,16 @@ def seconds(least: float, most: float | None = None) -> Form[float]:
     return Form(f"seconds, {span} (or a number with ms, s, m or h)", read)
 
 
-_FLAGS: Final = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_FLAGS: Final = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
 
 
 def flag() -> Form[bool]:

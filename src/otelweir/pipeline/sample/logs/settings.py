@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from otelweir.variables import Secret, number, one_of, rates, secret, seconds, setting, text, whole
+from otelweir.variables import Secret, number, one_of, rates, seconds, secret, setting, text, whole
 
 Mode = Literal["on", "dry-run", "off"]
 
