@@ -134,7 +134,6 @@ class Handle:
     def _after_fork(self) -> None:
         if self.ended:
             return
-        logging_bridge.after_fork()
         if self.capture is not None:
             self.capture.after_fork()
         if self.sampler is not None:

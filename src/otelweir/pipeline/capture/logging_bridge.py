@@ -1,21 +1,23 @@
 """The bridge from Python's `logging`, which the application cannot notice.
 
 There is no handler: one on the root logger would turn the application's own `logging.basicConfig()` into a no-op and
-silence `logging.lastResort`. Two methods of `logging.Logger` are wrapped instead:
+silence `logging.lastResort`. Two methods of `logging.Logger` get a call in front of their own code instead:
 
 - `callHandlers`, which every record passes that the logger's level and filters let through. Here a record is decided
   and, when kept, sent.
-- `_log`, which makes the record. Where nobody but the bridge would take it, a record that is not kept ends here,
-  before it exists.
+- `_log`, which makes the record. Where nobody but the bridge would take it, the call ends here: a record that is not
+  kept never exists, and one that is kept is sent without the detour.
 
-The wrappers carry the file name of `logging` in their code, so that `findCaller`, and everything else that looks for
-the first frame outside `logging`, finds the caller as before.
+The calls are spliced into the methods (`splice.py`), so no traceback shows them and `findCaller` finds the caller.
+Where somebody else has patched the methods before, they are wrapped; the wrappers carry the file name of `logging` in
+their code, so that whatever looks for the first frame outside `logging` passes them by.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Mapping
 from threading import get_ident
 from types import FunctionType
@@ -24,7 +26,9 @@ from typing import Any, Final, TypeVar
 from otelweir import errors
 from otelweir.pipeline.capture import once
 from otelweir.pipeline.capture.otel import LogCapture
-from otelweir.signals import AnyValue, Verdict
+from otelweir.pipeline.capture.splice import spliced
+from otelweir.pipeline.capture.values import rendering
+from otelweir.signals import AnyValue
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,20 +40,29 @@ _STANDARD: Final = frozenset(
 )
 _CORRELATION: Final = frozenset({"otelSpanID", "otelTraceID", "otelTraceSampled", "otelServiceName"})
 """What upstream's log correlation puts on a record for formatters; an OpenTelemetry record has it anyway."""
+_NO_ATTRIBUTES: Final = _STANDARD | _CORRELATION
 _STANDARD_COUNT: Final = len(vars(logging.LogRecord("", 0, "", 0, "", (), None)))
 _SOURCE: Final = logging.Logger.info.__code__.co_filename
+
+_METHODS: Final = ("handle", "makeRecord", "filter", "findCaller")
+"""Methods of a logger that an application may override to see its records, or to change them."""
+_STANDARD_METHODS: Final = {name: getattr(logging.Logger, name) for name in _METHODS}
+_STANDARD_HANDLE: Final = logging.Logger.handle
+_STANDARD_MAKE: Final = logging.Logger.makeRecord
+_STANDARD_FILTER: Final = logging.Logger.filter
+_STANDARD_FIND: Final = logging.Logger.findCaller
+_OWN_FIELDS: Final = len(vars(logging.getLogger("otelweir")))
+"""Attributes of a logger that nobody has patched."""
+_RECORD: Final = logging.LogRecord
 
 _capture: LogCapture | None = None
 _deaf: set[type] = {logging.NullHandler}
 """Handlers that take no record: the standard one, and those that would double ours."""
 
-
-_decided: dict[int, Mapping[str, AnyValue]] = {}
-"""By thread: what `_log` decided about the record that it is making right now."""
-
-
-_CAPTURED: Final[Mapping[str, AnyValue]] = {}
-"""The verdict on a record that an adapter of another library has captured already."""
+_standard_call_handlers = _our_call_handlers = logging.Logger.callHandlers
+_standard_log = _our_log = logging.Logger._log
+_pristine = True
+"""Whether `callHandlers` was the standard method, and not that of somebody who wants to see every record."""
 
 
 def install(capture: LogCapture, deaf: set[type] | None = None) -> None:
@@ -62,72 +75,54 @@ def install(capture: LogCapture, deaf: set[type] | None = None) -> None:
     global _capture
     _deaf.update(deaf or ())
     _capture = capture
-    if logging.Logger.callHandlers is not _call_handlers:
-        _keep_standard()
-        logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign]
-        logging.Logger._log = _log  # type: ignore[method-assign]
+    if logging.Logger.callHandlers is not _our_call_handlers or _our_call_handlers is _standard_call_handlers:
+        _patch()
+
+
+def _patch() -> None:
+    global _standard_call_handlers, _standard_log, _our_call_handlers, _our_log, _pristine
+    _standard_call_handlers, _standard_log = logging.Logger.callHandlers, logging.Logger._log
+    _pristine = all(_is_of_logging(method) for method in (_standard_call_handlers, _standard_log))
+    call_handlers = spliced(_standard_call_handlers, _take, ends=False) if _pristine else None
+    log = spliced(_standard_log, _took, ends=True) if _pristine else None
+    _our_call_handlers = _wrapped_call_handlers if call_handlers is None else call_handlers
+    _our_log = _wrapped_log if log is None else log
+    logging.Logger.callHandlers = _our_call_handlers  # type: ignore[method-assign]
+    logging.Logger._log = _our_log  # type: ignore[method-assign]
+
+
+def _is_of_logging(method: Callable[..., Any]) -> bool:
+    return type(method) is FunctionType and method.__code__.co_filename == _SOURCE
 
 
 def uninstall() -> None:
-    """Stop capturing. Where somebody wrapped our wrappers they stay, and only pass on."""
-    global _capture
+    """Stop capturing. Where somebody wrapped our methods they stay, and only pass on."""
+    global _capture, _our_call_handlers, _our_log
     _capture = None
-    if logging.Logger.callHandlers is _call_handlers and logging.Logger._log is _log:
-        logging.Logger.callHandlers = _standard_call_handlers  # type: ignore[method-assign]
-        logging.Logger._log = _standard_log  # type: ignore[method-assign]
+    if logging.Logger.callHandlers is _our_call_handlers and logging.Logger._log is _our_log:
+        logging.Logger.callHandlers = _our_call_handlers = _standard_call_handlers  # type: ignore[method-assign]
+        logging.Logger._log = _our_log = _standard_log  # type: ignore[method-assign]
 
 
 def installed() -> bool:
     return _capture is not None
 
 
-def after_fork() -> None:
-    """In the child: forget what threads were doing that are gone."""
-    _decided.clear()
-
-
-def _keep_standard() -> None:
-    global _standard_call_handlers, _standard_log, _pristine
-    _standard_call_handlers, _standard_log = logging.Logger.callHandlers, logging.Logger._log
-    _pristine = all(method.__code__.co_filename == _SOURCE for method in (_standard_call_handlers, _standard_log))
-
-
-_standard_call_handlers = logging.Logger.callHandlers
-_standard_log = logging.Logger._log
-_pristine = True
-"""Whether our wrapper wraps the standard method, and not somebody's who wants to see every record."""
-_RECORD: Final = logging.LogRecord
-_HANDLE: Final = logging.Logger.handle
-_MAKE_RECORD: Final = logging.Logger.makeRecord
-
-
 def _in_logging(function: F) -> F:
     """The function as if it were defined in `logging`: frames are told apart by the file name of their code."""
     assert isinstance(function, FunctionType)
     function.__code__ = function.__code__.replace(co_filename=_SOURCE)
-    return function  # type: ignore[return-value]
+    return function
 
 
 @_in_logging
-def _call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
-    capture = _capture
-    if capture is not None:
-        verdict = _decided.pop(get_ident(), None) if _decided else None
-        if verdict is None:
-            attributes = record.__dict__
-            if len(attributes) > _STANDARD_COUNT and EVENT_NAME in attributes:
-                verdict = capture.decide_event(record.name, record.levelno, str(attributes[EVENT_NAME]))
-            else:
-                verdict = capture.decide(
-                    record.name, record.levelno, record.msg, record.args, record.pathname, record.lineno, record.funcName
-                )
-        if verdict is not None and verdict is not _CAPTURED:
-            _send(capture, record, verdict)
+def _wrapped_call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
+    _take(self, record)
     _standard_call_handlers(self, record)
 
 
 @_in_logging
-def _log(
+def _wrapped_log(
     self: logging.Logger,
     level: int,
     msg: object,
@@ -137,100 +132,159 @@ def _log(
     stack_info: bool = False,
     stacklevel: int = 1,
 ) -> None:
+    if not _took(self, level, msg, args, exc_info, extra, stack_info, stacklevel):
+        _standard_log(self, level, msg, args, exc_info, extra, stack_info, stacklevel)
+
+
+def _take(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """Decide on a record that is about to reach the handlers, and send it if it is kept. Never raises."""
     capture = _capture
-    verdict: Verdict
-    if once.mark.call is not None and once.captured(self):
-        verdict = _CAPTURED
-    elif (
-        capture is None
-        or level >= 40  # errors are kept
-        or stacklevel != 1
-        or stack_info
-        or _somebody_wants(self, level)
-        or (extra is not None and not _harmless(extra))
-    ):
-        return _standard_log(self, level, msg, args, exc_info, extra, stack_info, stacklevel)
-    else:
+    if capture is None:
+        return
+    try:
+        if once.mark.call is not None and once.captured(logger):
+            return
+        attributes = record.__dict__
+        if len(attributes) > _STANDARD_COUNT and EVENT_NAME in attributes:
+            verdict = capture.decide_event(record.name, record.levelno, str(attributes[EVENT_NAME]))
+        else:
+            verdict = capture.decide(
+                record.name, record.levelno, record.msg, record.args, record.pathname, record.lineno, record.funcName
+            )
+        if verdict is not None:
+            _send(capture, record, verdict)
+    except RecursionError:
+        pass  # the application has no stack left, and will say so itself
+    except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+        _failed(error)
+
+
+def _took(
+    logger: logging.Logger,
+    level: int,
+    msg: object,
+    args: Any,
+    exc_info: Any,
+    extra: Mapping[str, object] | None,
+    stack_info: bool,
+    stacklevel: int,
+) -> bool:
+    """Whether a logging call is over, because nobody but the bridge would take its record. Never raises."""
+    capture = _capture
+    if capture is None or stacklevel != 1 or stack_info:
+        return False
+    if rendering and get_ident() in rendering:
+        return True  # made by a value that we render: without us there would be no such call
+    try:
+        found = False
+        at: logging.Logger | None = logger
+        while at is not None:
+            for handler in at.handlers:
+                found = True
+                if level >= handler.level and type(handler) not in _deaf:
+                    return False
+            if not at.propagate:
+                break
+            at = at.parent
+        kind = type(logger)
+        if (
+            (not found and _last_resort(logger, level))
+            or kind.callHandlers is not _our_call_handlers
+            or kind.handle is not _STANDARD_HANDLE
+            or kind.makeRecord is not _STANDARD_MAKE
+            or kind.filter is not _STANDARD_FILTER
+            or kind.findCaller is not _STANDARD_FIND
+            or logger.filters
+            or logger.disabled
+            or logging._logRecordFactory is not _RECORD  # type: ignore[attr-defined]
+            or not _pristine
+            or (extra is not None and not _harmless(extra))
+            or (len(logger.__dict__) > _OWN_FIELDS and _patched(logger))
+        ):
+            return False
         frame = sys._getframe(1)
         while frame.f_code.co_filename == _SOURCE and frame.f_back is not None:
             frame = frame.f_back
-        verdict = capture.decide_call(self.name, level, msg, args, frame)
+        if once.mark.call is not None and once.captured(logger):
+            return True
+        verdict = capture.decide_call(logger.name, level, msg, args, frame)
         if verdict is None:
-            return None
-    thread = get_ident()
-    _decided[thread] = verdict
-    try:
-        return _standard_log(self, level, msg, args, exc_info, extra, stack_info, stacklevel)
-    finally:
-        _decided.pop(thread, None)
+            return True
+        if exc_info and not isinstance(exc_info, (BaseException, tuple)):
+            exc_info = sys.exc_info()
+        code = frame.f_code
+        capture.emit(
+            logger.name,
+            level,
+            msg,
+            extra or {},
+            verdict,
+            args=args,
+            timestamp_ns=time.time_ns(),
+            levelname=logging.getLevelName(level),
+            exc_info=exc_info,
+            pathname=code.co_filename,
+            lineno=frame.f_lineno,
+            function=code.co_name,
+        )
+    except RecursionError:
+        return False  # the application has no stack left; the standard way will say so
+    except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+        _failed(error)
+        return False
+    return True
+
+
+def _last_resort(logger: logging.Logger, level: int) -> bool:
+    """Whether `logging` itself has something to say about a record that finds no handler."""
+    if logging.lastResort is not None:
+        return level >= logging.lastResort.level
+    return logging.raiseExceptions and not logger.manager.emittedNoHandlerWarning
 
 
 def _harmless(extra: Mapping[str, object]) -> bool:
-    """Whether `extra` neither makes an event nor makes `makeRecord` raise."""
-    return type(extra) is dict and EVENT_NAME not in extra and _STANDARD.isdisjoint(extra)
+    """Whether `extra` is nothing but attributes: no event, no correlation, nothing that makes `makeRecord` raise."""
+    return type(extra) is dict and EVENT_NAME not in extra and _NO_ATTRIBUTES.isdisjoint(extra)
 
 
-def _somebody_wants(logger: logging.Logger, level: int) -> bool:
-    """Whether anybody but the bridge would see this record, or could."""
-    found = False
-    at: logging.Logger | None = logger
-    while at is not None:
-        for handler in at.handlers:
-            found = True
-            if type(handler) not in _deaf and level >= handler.level:
-                return True
-        if not at.propagate:
-            break
-        at = at.parent
-    kind = type(logger)
-    return (
-        not (found or logging.lastResort is None or level < logging.lastResort.level)
-        or kind.callHandlers is not _call_handlers
-        or kind.handle is not _HANDLE
-        or kind.makeRecord is not _MAKE_RECORD
-        or bool(logger.filters)
-        or logging._logRecordFactory is not _RECORD  # type: ignore[attr-defined]
-        or not _pristine
-    )
+def _patched(logger: logging.Logger) -> bool:
+    """Whether somebody replaced a method of this one logger."""
+    own = logger.__dict__
+    return "callHandlers" in own or any(name in own for name in _METHODS)
 
 
 def _send(capture: LogCapture, record: logging.LogRecord, verdict: Mapping[str, AnyValue]) -> None:
     """Send a record that is kept."""
+    attributes = record.__dict__
+    extra: dict[str, object] = {}
+    event_name: str | None = None
+    if len(attributes) > _STANDARD_COUNT:
+        extra = {key: value for key, value in attributes.items() if key not in _NO_ATTRIBUTES}
+        if EVENT_NAME in extra:
+            event_name = str(extra.pop(EVENT_NAME))
+    if record.exc_text and not record.exc_info:
+        extra["exception.stacktrace"] = record.exc_text  # what a queue handler leaves of an exception
+    if record.stack_info:
+        extra["code.stacktrace"] = record.stack_info
+    capture.emit(
+        record.name,
+        record.levelno,
+        record.msg,
+        extra,
+        verdict,
+        args=record.args,
+        timestamp_ns=int(record.created * 1e9),
+        levelname=record.levelname,
+        exc_info=record.exc_info,
+        pathname=record.pathname,
+        lineno=record.lineno,
+        function=record.funcName,
+        event_name=event_name,
+    )
+
+
+def _failed(error: Exception) -> None:
     try:
-        attributes = record.__dict__
-        extra: dict[str, object] = {}
-        event_name: str | None = None
-        if len(attributes) > _STANDARD_COUNT:
-            extra = {key: value for key, value in attributes.items() if key not in _STANDARD and key not in _CORRELATION}
-            if EVENT_NAME in extra:
-                event_name = str(extra.pop(EVENT_NAME))
-        if record.exc_text and not record.exc_info:
-            extra["exception.stacktrace"] = record.exc_text  # what a queue handler leaves of an exception
-        if record.stack_info:
-            extra["code.stacktrace"] = record.stack_info
-        capture.emit(
-            record.name,
-            record.levelno,
-            _body(record),
-            extra,
-            verdict,
-            timestamp_ns=int(record.created * 1e9),
-            levelname=record.levelname,
-            exc_info=record.exc_info,
-            pathname=record.pathname,
-            lineno=record.lineno,
-            function=record.funcName,
-            event_name=event_name,
-        )
-    except Exception as error:  # noqa: BLE001 - our bug must not become the host's
         errors.warn(errors.CAPTURE_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
-
-
-def _body(record: logging.LogRecord) -> AnyValue | object:
-    message = record.msg
-    if not record.args and isinstance(message, (str, Mapping, list, tuple)):
-        return message
-    try:
-        return record.getMessage()
-    except Exception:  # noqa: BLE001 - the arguments do not fit the format; handlers will say so
-        return message
+    except Exception:  # noqa: BLE001 - whatever is wrong here is not the application's fault
+        pass

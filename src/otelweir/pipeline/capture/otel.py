@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, Protocol, TypeAlias
 
+from opentelemetry import trace as trace_api
 from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumber
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.sdk._logs import Logger as SdkLogger
 from opentelemetry.sdk._logs import LogRecordLimits, ReadWriteLogRecord
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.semconv.attributes import code_attributes, exception_attributes
 
 from otelweir import errors
 from otelweir.pipeline.capture import context
-from otelweir.pipeline.capture.values import any_value, attributes_of, clean
+from otelweir.pipeline.capture.values import any_value, attributes_of, clean, message_of, rendering
 from otelweir.signals import AnyValue, Verdict, severity_number
 
 ExcInfo: TypeAlias = "tuple[type[BaseException] | None, BaseException | None, TracebackType | None]"
@@ -58,7 +63,7 @@ class _Routes(dict[str, int]):
     """Loggers of HTTP and gRPC clients: captured, unless it is an exporter that uses the client."""
 
     def __missing__(self, name: str) -> int:
-        root = name.partition(".")[0]
+        root = str(name).partition(".")[0]
         self[name] = route = self.IGNORE if root in _OWN else self.ASK if root in _TRANSPORTS else self.CAPTURE
         return route
 
@@ -77,18 +82,26 @@ class LogCapture:
         provider: Where the records go.
         sampler: Decides which records are kept; None keeps all.
         code: Whether records carry `code.*` attributes.
+        bounded: Whether the limits of the provider are those of the environment, so that they can be kept here. Else
+            the SDK goes over each record once more.
     """
 
-    def __init__(self, provider: LoggerProvider, sampler: LogSampler | None, *, code: bool = True) -> None:
+    def __init__(
+        self, provider: LoggerProvider, sampler: LogSampler | None, *, code: bool = True, bounded: bool = True
+    ) -> None:
         self.provider = provider
         self.sampler = sampler
         self._code = code
         self._loggers: dict[str, Logger] = {}
         self._routes = _Routes()
         self._emitting: set[int] = set()
+        self._bounded = bounded
         self._limits = LogRecordLimits()
-        self._unlimited = self._limits.max_log_record_attribute_length is None
-        self._max_attributes = self._limits.max_log_record_attributes or 0
+        self._max_length = self._limits.max_log_record_attribute_length
+        most = self._limits.max_log_record_attributes
+        self._max_attributes: float = math.inf if most is None else most
+        if self._max_length is not None:
+            self._max_attributes = -1  # each record has to be gone over
 
     def __repr__(self) -> str:
         return f"<LogCapture of {len(self._loggers)} loggers, sampler {self.sampler!r}>"
@@ -99,11 +112,24 @@ class LogCapture:
 
     def captures(self, logger: str) -> bool:
         """Whether a record of this logger, on this thread, in this context enters the pipeline."""
-        if route := self._routes[logger]:
-            if route == _Routes.IGNORE or not is_instrumentation_enabled():
-                return False
+        route = self._routes[logger]
+        if route and (route == _Routes.IGNORE or not is_instrumentation_enabled()):
+            return False
         # A record made while another one is being emitted comes from a processor or an exporter, and would never end.
-        return not self._emitting or threading.get_ident() not in self._emitting
+        thread = threading.get_ident()
+        return thread not in self._emitting and thread not in rendering
+
+    @contextmanager
+    def exporting(self) -> Iterator[None]:
+        """What this thread logs inside the block is not captured: an exporter that logs would never come to rest."""
+        thread = threading.get_ident()
+        outer = thread in self._emitting
+        self._emitting.add(thread)
+        try:
+            yield
+        finally:
+            if not outer:
+                self._emitting.discard(thread)
 
     def decide_call(self, logger: str, levelno: int, msg: object, args: Any, frame: FrameType) -> Verdict:
         """Whether to keep the record that a logging call is about to make.
@@ -174,6 +200,7 @@ class LogCapture:
         verdict: Mapping[str, AnyValue],
         *,
         timestamp_ns: int,
+        args: Any = (),
         levelname: str | None = None,
         exc_info: ExcInfo | BaseException | None = None,
         pathname: str | None = None,
@@ -190,6 +217,7 @@ class LogCapture:
             attributes: Further attributes, of any values.
             verdict: What `decide` gave.
             timestamp_ns: Unix time in nanoseconds.
+            args: What fills the places of a %-style `body`; empty for nothing.
             levelname: The level's name at the source.
             exc_info: An exception; becomes `exception.*`.
             pathname: The file of the call.
@@ -206,23 +234,34 @@ class LogCapture:
                 found[LINE] = lineno
                 if function:
                     found[FUNCTION] = function
-            if current := context.current():
+            raised = exc_info[1] if isinstance(exc_info, tuple) else exc_info or None
+            if current := context.current(raised):
                 found.update(current)
             found.update(verdict)
             name = levelname or ""
             record = LogRecord(
                 timestamp=timestamp_ns,
                 observed_timestamp=time.time_ns(),
+                context=self._context(raised),
                 severity_number=_NUMBERS[severity_number(levelno)],
                 severity_text=_SEVERITY_TEXT.get(name, name),
-                body=clean(body) if type(body) is str else any_value(body),
+                body=message_of(body, args),
                 attributes=found,
                 event_name=event_name,
             )
             target = self._loggers.get(logger)
             if target is None:
                 target = self._loggers[logger] = self.provider.get_logger(logger)
-            if self._unlimited and len(found) <= self._max_attributes and isinstance(target, SdkLogger):
+            if self._bounded and isinstance(target, SdkLogger):
+                if len(found) > self._max_attributes:
+                    # Without the warning that the SDK prints. What came first goes first: `extra`, not the verdict.
+                    record.attributes = BoundedAttributes(
+                        maxlen=self._limits.max_log_record_attributes,
+                        attributes=found,
+                        immutable=False,
+                        max_value_len=self._max_length,
+                        extended_attributes=True,
+                    )
                 record = _Clean(record, target.resource, target.instrumentation_scope, self._limits)  # type: ignore[assignment]
             thread = threading.get_ident()
             self._emitting.add(thread)
@@ -230,8 +269,18 @@ class LogCapture:
                 target.emit(record)
             finally:
                 self._emitting.discard(thread)
-        except Exception as error:  # noqa: BLE001 - our bug must not become the host's
-            errors.warn(errors.CAPTURE_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
+        except RecursionError:
+            pass  # the application has no stack left, and will say so itself
+        except Exception as failure:  # noqa: BLE001 - our bug must not become the host's
+            errors.warn(errors.CAPTURE_FAILED, f"{type(failure).__name__}: {failure}", exc_info=failure)
+
+    @staticmethod
+    def _context(error: BaseException | None) -> Context | None:
+        """The context of a record made when the span of its work is no longer the current one; None for the current."""
+        found = context.trace(error)
+        if found is None or trace_api.get_current_span().get_span_context().is_valid:
+            return None
+        return found if isinstance(found, Context) else None
 
 
 def _kept_for(error: Exception) -> Mapping[str, AnyValue]:
@@ -251,8 +300,12 @@ def exception_attributes_into(attributes: dict[str, AnyValue], exc_info: ExcInfo
     attributes[exception_attributes.EXCEPTION_TYPE] = name if module in (None, "builtins") else f"{module}.{name}"
     if error is not None:
         attributes[exception_attributes.EXCEPTION_MESSAGE] = any_value(error)
+    thread = threading.get_ident()
+    rendering.add(thread)
     try:
         text = "".join(traceback.format_exception(kind, error, trace))
     except Exception:  # noqa: BLE001 - the exception's own code may do anything
         text = "".join(traceback.format_tb(trace))
+    finally:
+        rendering.discard(thread)
     attributes[exception_attributes.EXCEPTION_STACKTRACE] = clean(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from threading import get_ident
 from typing import Any, Final
 
 from otelweir.signals import AnyValue
@@ -17,10 +18,16 @@ MAX_ITEMS: Final = 1000
 """Items over all levels of one value; the rest is cut, and a last item says how many."""
 
 MAX_TEXT: Final = 256 * 1024
-"""Characters of one text; the rest is cut."""
+"""Characters of one value, over all its texts; the rest is cut."""
 
 _PLAIN: Final = frozenset({bool, float, type(None)})
+_TAME: Final = frozenset({str, int, float, bool, type(None), bytes})
+"""Types that run nobody's code when they are formatted."""
 _INT64: Final = 2**63
+
+rendering: Final[set[int]] = set()
+"""Threads on which a value's own code runs right now, because we want its text. What it logs meanwhile would not have
+been logged without us."""
 
 
 def any_value(value: object) -> AnyValue:
@@ -31,16 +38,41 @@ def any_value(value: object) -> AnyValue:
     if kind in _PLAIN:
         return value  # type: ignore[return-value]
     if kind is int:
-        return value if -_INT64 <= value < _INT64 else str(value)  # type: ignore[operator,return-value]
-    try:
-        return _Conversion().convert(value, 0)
-    except Exception:  # noqa: BLE001 - the value's own code may do anything
-        return f"<{kind.__name__}>"
+        return _integer(value)  # type: ignore[arg-type]
+    return _Conversion().convert(value, 0)
 
 
 def attributes_of(pairs: Mapping[Any, object]) -> dict[str, AnyValue]:
     """Attributes of any mapping; keys become text, empty ones are dropped."""
     return {name: any_value(value) for key, value in pairs.items() if (name := _key(key))}
+
+
+def message_of(msg: object, args: Any) -> AnyValue:
+    """A log message: text as `logging` renders it; without arguments, mappings and lists keep their structure.
+
+    Args:
+        msg: The message or %-style format string.
+        args: What fills it, as a record of `logging` has it; empty for nothing.
+    """
+    if not args:
+        if type(msg) is str:
+            return clean(msg)
+        if isinstance(msg, (Mapping, list, tuple)):
+            return any_value(msg)
+        return clean(_text(msg))
+    thread = get_ident()
+    try:
+        if type(args) is tuple:
+            if len(args) == 1 and isinstance(args[0], Mapping) and args[0]:
+                args = args[0]  # as LogRecord does: a single mapping fills named places
+            elif type(msg) is str and _TAME.issuperset(map(type, args)):
+                return clean(msg % args)
+        rendering.add(thread)
+        return clean(str(msg) % args)
+    except Exception:  # noqa: BLE001 - the arguments do not fit the format; handlers will say so
+        return clean(_text(msg))
+    finally:
+        rendering.discard(thread)
 
 
 def clean(text: str) -> str:
@@ -57,29 +89,68 @@ def clean(text: str) -> str:
 
 
 def _key(key: object) -> str:
-    return clean(key if type(key) is str else str(key)[:1024])
+    if type(key) is str:
+        return clean(key) if len(key) <= 1024 else clean(key[:1024])
+    return clean(_text(key)[:1024])
+
+
+def _integer(value: int) -> int | str:
+    if -_INT64 <= value < _INT64:
+        return value
+    try:
+        return str(value)
+    except ValueError:  # Python writes no more than some thousand digits, as that takes time quadratic in them
+        return clean(hex(value))
+
+
+def _text(value: object) -> str:
+    """The text of an object; the type's name when it has none."""
+    thread = get_ident()
+    rendering.add(thread)
+    try:
+        text = str(value)
+        return text if type(text) is str else str.__str__(text)
+    except Exception:  # noqa: BLE001 - the value's own code may do anything
+        return _name(value)
+    finally:
+        rendering.discard(thread)
+
+
+def _name(value: object) -> str:
+    return f"<{type.__getattribute__(type(value), '__name__')}>"
 
 
 class _Conversion:
     """One conversion: counts the items and knows the containers it is inside of."""
 
-    __slots__ = ("_inside", "_left")
+    __slots__ = ("_inside", "_left", "_room")
 
     def __init__(self) -> None:
         self._left = MAX_ITEMS
+        self._room = MAX_TEXT
         self._inside: set[int] = set()
 
     def convert(self, value: Any, depth: int) -> AnyValue:
-        if isinstance(value, str):
-            return clean(str.__str__(value) if not isinstance(value, enum.Enum) else str(value.value))
+        try:
+            return self._converted(value, depth)
+        except Exception:  # noqa: BLE001 - the value's own code may do anything
+            return _name(value)
+
+    def _converted(self, value: Any, depth: int) -> AnyValue:
         if isinstance(value, enum.Enum):
-            return self.convert(value.value, depth)
-        if value is None or isinstance(value, (bool, float)):
+            # A value of an enumeration may be anything, itself included.
+            return self.convert(value.value, depth + 1) if depth < MAX_DEPTH else "…"
+        if isinstance(value, str):
+            return self._cut(str.__str__(value))
+        if value is None or isinstance(value, bool):
             return value
+        # What subclasses add, such as numpy's, is no business of an encoder.
+        if isinstance(value, float):
+            return float.__float__(value)
         if isinstance(value, int):
-            return int(value) if -_INT64 <= value < _INT64 else str(int(value))
+            return _integer(int.__int__(value))
         if isinstance(value, (bytes, bytearray, memoryview)):
-            return bytes(value[:MAX_TEXT])
+            return self._bytes(value)
         if isinstance(value, (Mapping, list, tuple, set, frozenset)):
             if depth >= MAX_DEPTH or id(value) in self._inside:
                 return "…"
@@ -88,7 +159,7 @@ class _Conversion:
                 return self._container(value, depth + 1)
             finally:
                 self._inside.discard(id(value))
-        return clean(str(value))
+        return self._cut(_text(value))
 
     def _container(self, value: Any, depth: int) -> AnyValue:
         if isinstance(value, Mapping):
@@ -97,7 +168,7 @@ class _Conversion:
                 if not self._take():
                     pairs["…"] = f"{len(value) - seen} more"
                     break
-                if name := _key(key):
+                if name := self._cut(_key(key)):
                     pairs[name] = self.convert(item, depth)
             return pairs
         items: list[AnyValue] = []
@@ -111,3 +182,16 @@ class _Conversion:
     def _take(self) -> bool:
         self._left -= 1
         return self._left >= 0
+
+    def _cut(self, text: str) -> str:
+        """The text, as far as there is room for it."""
+        room = self._room
+        if len(text) > room:
+            text = text[:room] + f"… ({len(text) - room} more characters)"
+        self._room = max(0, room - len(text))
+        return clean(text)
+
+    def _bytes(self, value: bytes | bytearray | memoryview) -> bytes:
+        found = bytes(value[: self._room])
+        self._room -= len(found)
+        return found
