@@ -41,7 +41,8 @@ def run(code: str, installed: Path, *arguments: str, **environ: str) -> Any:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "WEIR_"))}
     names = [*OTEL_DEFAULTS[DETECTORS].split(","), "weir"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        # From 3.12 on, Python warns of every fork of a process that has threads.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *arguments],
         env={**clean, "PYTHONPATH": str(installed), DETECTORS: ",".join(dict.fromkeys(names)), **environ},
         capture_output=True,
         text=True,
