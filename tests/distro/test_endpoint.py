@@ -225,7 +225,7 @@ class TestHttp:
             connection.close()
 
         with talker(talk) as port:
-            assert "another protocol" in advice(http(f"http://127.0.0.1:{port}"))
+            assert "does not speak http/protobuf" in advice(http(f"http://127.0.0.1:{port}"))
 
     def test_a_name_that_does_not_resolve(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def no_such_name(*_: object, **__: object) -> None:
@@ -385,6 +385,12 @@ class TestGrpc:
             said = asked(self.target(port), timeout_s=0.5)
             assert time.monotonic() - started < 3
         assert said.failure in ("timeout", "unreachable")
+
+    def test_a_server_that_speaks_http_1(self) -> None:
+        with Backend() as backend:
+            told = advice(self.target(backend.port))
+        assert told.startswith("does not speak grpc")
+        assert "OTEL_EXPORTER_OTLP_PROTOCOL" in told
 
     def test_tls_with_the_certificate_of_the_variable(self) -> None:
         with grpc_server(tls=True) as (_, port):

@@ -7,6 +7,7 @@ plain functions; `ask` is the only one that touches the network.
 from __future__ import annotations
 
 import email.utils
+import importlib
 import re
 import socket
 import threading
@@ -24,7 +25,9 @@ MOST_SKEW_S: Final = 5.0
 
 _HOST_AND_PORT: Final = re.compile(r"[\w.-]+:\d{1,5}|\[[\da-fA-F:]+\]:\d{1,5}")
 
-Failure = Literal["refused", "dns", "timeout", "tls", "plain", "closed", "unreachable", "file", "provider", "other"]
+Failure = Literal[
+    "refused", "dns", "timeout", "tls", "plain", "foreign", "closed", "unreachable", "file", "provider", "other"
+]
 
 _SERVICES: Final = {
     "traces": "trace.v1.TraceService",
@@ -161,6 +164,9 @@ def ask(targets: Sequence[Target], timeout_s: float = TIMEOUT_S) -> list[Answer]
         except Exception as error:  # noqa: BLE001 - the failure is the answer
             answers[place] = _failed(error, time.perf_counter() - started)
 
+    # Imported beforehand, because the time that takes is not the endpoint's.
+    for library in {"grpc" if target.protocol == "grpc" else "requests" for target in targets}:
+        importlib.import_module(library)
     # Libraries bound each step; a name that does not resolve or an answer that drips in takes longer altogether. So
     # the wait is bounded here, and a thread that is still busy is left behind: a daemon holds up no exit.
     workers = [threading.Thread(target=work, args=both, daemon=True) for both in enumerate(targets)]
@@ -259,6 +265,8 @@ def _grpc_failure(status: str, detail: str, latency_s: float) -> Answer:
         failure = "dns"
     elif "refused" in words:
         failure = "refused"
+    elif "http/2" in words or "http1" in words:
+        failure = "foreign"
     elif "ssl" in words or "tls" in words or "certificate" in words or "handshake" in words:
         failure = "tls"
     else:
@@ -289,7 +297,9 @@ def _failed(error: BaseException, latency_s: float) -> Answer:
         failure = "timeout"
     elif "SSL" in names:
         failure = "plain" if re.search("WRONG_VERSION_NUMBER|RECORD_LAYER|HTTP_REQUEST", str(error)) else "tls"
-    elif any(isinstance(link, ConnectionError) for link in chain) or "BadStatusLine" in names:
+    elif "BadStatusLine" in names:
+        failure = "foreign"
+    elif any(isinstance(link, ConnectionError) for link in chain):
         failure = "closed"
     elif isinstance(error, StopIteration):
         failure, detail = "provider", "no installed package registers the credential provider"
@@ -362,6 +372,10 @@ _FAILURES: Final[Mapping[Failure, tuple[str, str]]] = {
         "speaks no TLS",
         "Write http:// instead of https:// in the endpoint, or use the port that speaks TLS.",
     ),
+    "foreign": (
+        "does not speak {protocol}",
+        f"It is no OTLP endpoint, or one for the other protocol: {_CHECK_PORT}",
+    ),
     "closed": (
         "closes the connection without an answer",
         f"It speaks another protocol: choose http:// or https://, {_CHECK_PORT}",
@@ -396,6 +410,7 @@ def meaning(target: Target, answer: Answer) -> tuple[str, str] | None:
         remedy = _STATUSES.get(status or "", other)
     words = {
         "{signal}": target.signal,
+        "{protocol}": target.protocol,
         "{SIGNAL}": target.signal.upper(),
         "{latency}": f"{answer.latency_s:.0f}",
         "{detail}": scrubbed(answer.detail),
