@@ -2,9 +2,9 @@
 
 The scheme
 ----------
-1. Every decimal digit becomes `0`, and each run of digits, with the hexadecimal letters and dashes that follow, becomes
-   one `0`. All that comes later sees only this form, so messages that differ in the values or lengths of their numbers
-   have the same pattern by construction.
+1. Every decimal digit becomes `0`, and each run of digits, with the hexadecimal letters and dashes that follow (and at
+   the beginning of a word a few before), becomes one `0`. All that comes later sees only this form, so messages that
+   differ in the values or lengths of their numbers have the same pattern by construction.
 2. Quoted strings and `{...}` become `<*>`; the rest is split at white space, and each token is masked by itself: URLs,
    e-mail addresses, paths, network addresses, host, file and class names, the value of `key=value`, `True`, `None`,
    `null` and their like, calendar words, long hexadecimal, and whatever holds a digit become `<*>`. `key=`, `key:`,
@@ -72,6 +72,9 @@ def _zeros(message: str) -> bytes:
 # A run of digits, with the hexadecimal letters and the dashes that follow: numbers of any length, 0x1f, UUIDs.
 _NUMBERS = re.compile(rb"0[-0a-fA-Fx]*")
 
+# At the beginning of a word, or after a dash, also a few letters before it: hashes and UUIDs whose first digit is late.
+_LATE = re.compile(rb"(?<![\w.$%~^+@\x80-\xff])[-a-fA-F]{1,12}0(?![\w.=(\[\x80-\xff])")
+
 
 def _fold(key: bytes) -> bytes:
     """Make each number one zero, so that neither its length nor most of its hexadecimal letters count.
@@ -80,6 +83,11 @@ def _fold(key: bytes) -> bytes:
     UUID in it is answered here, without being taken apart.
     """
     return _NUMBERS.sub(b"0", key)
+
+
+def _fold_late(folded: bytes) -> bytes:
+    """As `_fold`, which went before, for numbers that begin with hexadecimal letters."""
+    return _LATE.sub(b"0", folded)
 
 
 # --- 2. tokens ------------------------------------------------------------------------------------------------------
@@ -331,7 +339,7 @@ def template_of(message: str) -> str:
     It serves for a format string too: placeholders such as `%s` stay, the string's own numbers and names are masked,
     and `<*>` stays `<*>`.
     """
-    return _in_context(_line(_fold(_zeros(message)[:_READ]), _MASKS))
+    return _in_context(_line(_fold_late(_fold(_zeros(message)[:_READ])), _MASKS))
 
 
 class TextPatterns:
@@ -412,6 +420,13 @@ class TextPatterns:
 
     def _look(self, key: bytes) -> Pattern:
         folded = _fold(key[:_READ])
+        pattern = self._by_fold.get(folded)
+        if pattern is None:
+            pattern = self._look_late(_fold_late(folded))
+            _remember(self._by_fold, folded, pattern)
+        return pattern
+
+    def _look_late(self, folded: bytes) -> Pattern:
         pattern = self._by_fold.get(folded)
         if pattern is None:
             line = _line(folded, self._masks)
