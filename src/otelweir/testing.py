@@ -359,6 +359,7 @@ class Clock:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # the standard 5 turns away a burst of connections
     block_on_close = False
 
     def __init__(self, backend: Backend, port: int) -> None:

@@ -116,3 +116,39 @@ def test_settings_that_cannot_be_used_are_reported_and_the_site_runs(site: Servi
     assert (
         "WEIR['LOG_SAMPLING'] in Django's settings is not a setting of Weir; did you mean log_sampling?" in site.output
     )
+
+
+PROJECT = """
+import logging
+from django.http import HttpResponse
+from django.urls import path
+
+SECRET_KEY = "only a test"
+ALLOWED_HOSTS = ["127.0.0.1"]
+ROOT_URLCONF = __name__
+INSTALLED_APPS = ["otelweir.integrations.django"]
+LOGGING = {"version": 1, "disable_existing_loggers": False, "loggers": {"site": {"level": "INFO"}}}
+
+def show(request, order):
+    logging.getLogger("site").info("asked")
+    return HttpResponse()
+
+urlpatterns = [path("orders/<int:order>", show)]
+"""
+
+
+def test_under_the_launcher_a_request_has_one_span_and_nothing_is_said(serve: Serve, tmp_path: Path) -> None:
+    pytest.importorskip("gunicorn", reason="needs gunicorn: pip install gunicorn")
+    (tmp_path / "project.py").write_text(PROJECT)
+    server = "opentelemetry-instrument gunicorn --bind 127.0.0.1:{port} --log-level warning"
+    application = "django.core.wsgi:get_wsgi_application()"
+    variables = {"DJANGO_SETTINGS_MODULE": "project", "PYTHONPATH": str(tmp_path), "OTEL_SERVICE_NAME": "site"}
+    site = serve([*server.split(), application], variables)
+    assert site.get("/orders/7", X_Request_ID="r-1").headers["x-request-id"] == "r-1"
+    site.backend.wait_for(lambda: site.backend.logs and site.backend.spans)
+    (log,) = [log for log in site.backend.logs if log.scope == "site"]
+    (span,) = [span for span in site.backend.spans if span.kind == "server"]
+    assert log.trace_id == span.trace_id
+    assert log.attributes["http.route"] == span.attributes["http.route"] == "orders/<int:order>"
+    assert log.attributes["weir.request.id"] == "r-1"
+    assert "WEIR-" not in site.output

@@ -44,7 +44,7 @@ def init(level: int | str = "DEBUG") -> int:
     Returns:
         The sink's id, for `logger.remove`.
     """
-    global _added  # noqa: PLW0603 - Loguru has one logger
+    global _added
     with _adding:
         if _added is not None:
             try:
