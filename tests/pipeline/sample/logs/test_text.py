@@ -364,7 +364,7 @@ class TestHostileText:
         assert template_of(pairs).startswith(f"{NAMES[0]}=<*>,{NAMES[1]}=<*>,")
 
     def test_memory_is_bounded_by_counts_not_by_input(self) -> None:
-        """Many times more random messages than any cache holds, each with words, hexadecimal and numbers never seen before."""
+        """Many more random messages than any cache holds, with words, hexadecimal and numbers never seen before."""
         rnd = random.Random(7)
         patterns = TextPatterns()
         for i in range(2000):  # let regular expressions and the like settle
