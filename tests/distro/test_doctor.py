@@ -283,6 +283,12 @@ class TestConflicts:
     def test_the_upstream_logging_instrumentation_is_no_problem(self) -> None:
         assert seen(installed=with_packages(opentelemetry_instrumentation_logging="0.66b1")).ok
 
+    def test_a_configuration_file_needs_its_package(self, tmp_path: Path) -> None:
+        (tmp_path / "otel.yaml").write_text("file_format: '1.0'")
+        environ = {"OTEL_CONFIG_FILE": str(tmp_path / "otel.yaml")}
+        assert findings(seen(environ)) == [("problem", "WEIR-CONFIG-005"), ("note", None)]
+        assert findings(seen(environ, with_packages(opentelemetry_configuration="0.66b1"))) == [("note", None)]
+
 
 class TestEndpoints:
     def test_one_cause_is_one_problem_for_all_signals(self) -> None:

@@ -451,8 +451,14 @@ def _conflicts(report: Report, environ: Mapping[str, str], installed: Installed)
             "Nothing to do: Weir sees to it that log records are not doubled.",
         )
     if path := environ.get("OTEL_CONFIG_FILE", "").strip():
+        if "opentelemetry-configuration" not in installed.versions:
+            report.problem(
+                errors.NOT_LOADED,
+                f"OTEL_CONFIG_FILE={path} needs a package that is not installed",
+                "Run: pip install opentelemetry-configuration",
+            )
         report.note(
-            f"OTEL_CONFIG_FILE={scrubbed(path)}: exporters, samplers and processors come from that file alone",
+            f"OTEL_CONFIG_FILE={path}: exporters, samplers and processors come from that file alone",
             "The OTEL_* variables above do not apply to them.",
         )
 
