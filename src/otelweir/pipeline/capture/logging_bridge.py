@@ -44,13 +44,9 @@ _NO_ATTRIBUTES: Final = _STANDARD | _CORRELATION
 _STANDARD_COUNT: Final = len(vars(logging.LogRecord("", 0, "", 0, "", (), None)))
 _SOURCE: Final = logging.Logger.info.__code__.co_filename
 
-_METHODS: Final = ("handle", "makeRecord", "filter", "findCaller")
-"""Methods of a logger that an application may override to see its records, or to change them."""
-_STANDARD_METHODS: Final = {name: getattr(logging.Logger, name) for name in _METHODS}
+_LOGGER: Final = logging.Logger
 _STANDARD_HANDLE: Final = logging.Logger.handle
 _STANDARD_MAKE: Final = logging.Logger.makeRecord
-_STANDARD_FILTER: Final = logging.Logger.filter
-_STANDARD_FIND: Final = logging.Logger.findCaller
 _OWN_FIELDS: Final = len(vars(logging.getLogger("otelweir")))
 """Attributes of a logger that nobody has patched."""
 _RECORD: Final = logging.LogRecord
@@ -61,8 +57,6 @@ _deaf: set[type] = {logging.NullHandler}
 
 _standard_call_handlers = _our_call_handlers = logging.Logger.callHandlers
 _standard_log = _our_log = logging.Logger._log
-_pristine = True
-"""Whether `callHandlers` was the standard method, and not that of somebody who wants to see every record."""
 
 
 def install(capture: LogCapture, deaf: set[type] | None = None) -> None:
@@ -80,13 +74,16 @@ def install(capture: LogCapture, deaf: set[type] | None = None) -> None:
 
 
 def _patch() -> None:
-    global _standard_call_handlers, _standard_log, _our_call_handlers, _our_log, _pristine
+    global _standard_call_handlers, _standard_log, _our_call_handlers, _our_log
     _standard_call_handlers, _standard_log = logging.Logger.callHandlers, logging.Logger._log
-    _pristine = all(_is_of_logging(method) for method in (_standard_call_handlers, _standard_log))
-    call_handlers = spliced(_standard_call_handlers, _take, ends=False) if _pristine else None
-    log = spliced(_standard_log, _took, ends=True) if _pristine else None
-    _our_call_handlers = _wrapped_call_handlers if call_handlers is None else call_handlers
-    _our_log = _wrapped_log if log is None else log
+    if _is_of_logging(_standard_call_handlers) and _is_of_logging(_standard_log):
+        call_handlers = spliced(_standard_call_handlers, _take, ends=False)
+        log = spliced(_standard_log, _took, ends=True)
+        _our_call_handlers = _wrapped_call_handlers if call_handlers is None else call_handlers
+        _our_log = _wrapped_log if log is None else log
+    else:
+        # Somebody wants to see every record, so none may end early.
+        _our_call_handlers, _our_log = _wrapped_call_handlers, _standard_log
     logging.Logger.callHandlers = _our_call_handlers  # type: ignore[method-assign]
     logging.Logger._log = _our_log  # type: ignore[method-assign]
 
@@ -142,15 +139,15 @@ def _take(logger: logging.Logger, record: logging.LogRecord) -> None:
     if capture is None:
         return
     try:
-        if once.mark.call is not None and once.captured(logger):
+        if once.used and once.captured(logger):
             return
-        attributes = record.__dict__
-        if len(attributes) > _STANDARD_COUNT and EVENT_NAME in attributes:
-            verdict = capture.decide_event(record.name, record.levelno, str(attributes[EVENT_NAME]))
-        else:
+        event_name = getattr(record, EVENT_NAME, None)
+        if event_name is None:
             verdict = capture.decide(
                 record.name, record.levelno, record.msg, record.args, record.pathname, record.lineno, record.funcName
             )
+        else:
+            verdict = capture.decide_event(record.name, record.levelno, str(event_name))
         if verdict is not None:
             _send(capture, record, verdict)
     except RecursionError:
@@ -180,34 +177,41 @@ def _took(
         at: logging.Logger | None = logger
         while at is not None:
             for handler in at.handlers:
-                found = True
-                if level >= handler.level and type(handler) not in _deaf:
+                if type(handler) not in _deaf and level >= handler.level:
                     return False
+                found = True
             if not at.propagate:
                 break
             at = at.parent
         kind = type(logger)
         if (
             (not found and _last_resort(logger, level))
-            or kind.callHandlers is not _our_call_handlers
-            or kind.handle is not _STANDARD_HANDLE
-            or kind.makeRecord is not _STANDARD_MAKE
-            or kind.filter is not _STANDARD_FILTER
-            or kind.findCaller is not _STANDARD_FIND
             or logger.filters
             or logger.disabled
             or logging._logRecordFactory is not _RECORD  # type: ignore[attr-defined]
-            or not _pristine
             or (extra is not None and not _harmless(extra))
-            or (len(logger.__dict__) > _OWN_FIELDS and _patched(logger))
+            or kind.callHandlers is not _our_call_handlers
+            or kind.handle is not _STANDARD_HANDLE
+            or kind.makeRecord is not _STANDARD_MAKE
+            or (kind is not _LOGGER and _overrides(kind))
+            or len(logger.__dict__) > _OWN_FIELDS
         ):
             return False
-        frame = sys._getframe(1)
-        while frame.f_code.co_filename == _SOURCE and frame.f_back is not None:
-            frame = frame.f_back
-        if once.mark.call is not None and once.captured(logger):
+        # Frame 1 is `_log` itself.
+        frame = sys._getframe(2)
+        while frame.f_code.co_filename == _SOURCE:
+            back = frame.f_back
+            if back is None:
+                break
+            frame = back
+        if once.used and once.captured(logger):
             return True
-        verdict = capture.decide_call(logger.name, level, msg, args, frame)
+        name = logger.name
+        sampler = capture.sampler
+        if sampler is None or capture.emitting or capture.routes[name]:
+            verdict = capture.decide_call(name, level, msg, args, frame)
+        else:  # what decide_call comes to; a call less
+            verdict = sampler.call(name, level, msg, args, frame.f_code, frame.f_lasti)
         if verdict is None:
             return True
         if exc_info and not isinstance(exc_info, (BaseException, tuple)):
@@ -247,10 +251,9 @@ def _harmless(extra: Mapping[str, object]) -> bool:
     return type(extra) is dict and EVENT_NAME not in extra and _NO_ATTRIBUTES.isdisjoint(extra)
 
 
-def _patched(logger: logging.Logger) -> bool:
-    """Whether somebody replaced a method of this one logger."""
-    own = logger.__dict__
-    return "callHandlers" in own or any(name in own for name in _METHODS)
+def _overrides(kind: type[logging.Logger]) -> bool:
+    """Whether a class of loggers has its own idea of which records pass, or where they come from."""
+    return kind.filter is not _LOGGER.filter or kind.findCaller is not _LOGGER.findCaller
 
 
 def _send(capture: LogCapture, record: logging.LogRecord, verdict: Mapping[str, AnyValue]) -> None:

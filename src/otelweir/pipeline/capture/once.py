@@ -3,7 +3,7 @@
 structlog may hand its rendered line on to `logging`, and so may Loguru. The adapter, which sees the values, captures;
 then it says so here, and the bridge, which would see only text, asks before it captures::
 
-    if once.mark.call is not None and once.captured(logger):
+    if once.used and once.captured(logger):
         return  # an adapter has it already
 
 A mark is tied to the code that makes the call. Were it just a flag, a line that a later processor drops would leave
@@ -28,6 +28,8 @@ class _Mark(threading.local):
 
 
 mark: Final = _Mark()
+used = False
+"""Whether an adapter ever captured anything. Asking for this costs a third of looking at the thread's mark."""
 
 
 def capture(call: CodeType, *, chain: CodeType | None = None, logger: object = None) -> None:
@@ -38,6 +40,8 @@ def capture(call: CodeType, *, chain: CodeType | None = None, logger: object = N
         chain: The code of the function inside `call` in which the adapter runs. Records made in there are others'.
         logger: The `logging.Logger` that it hands the record to; None for any.
     """
+    global used
+    used = True
     mark.call, mark.chain, mark.logger = call, chain, logger
 
 

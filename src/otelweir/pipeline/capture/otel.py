@@ -84,6 +84,10 @@ class LogCapture:
         code: Whether records carry `code.*` attributes.
         bounded: Whether the limits of the provider are those of the environment, so that they can be kept here. Else
             the SDK goes over each record once more.
+
+    Attributes:
+        routes: By logger name, 0 for loggers whose records are captured without further questions.
+        emitting: Threads that emit or export a record right now.
     """
 
     def __init__(
@@ -93,8 +97,8 @@ class LogCapture:
         self.sampler = sampler
         self._code = code
         self._loggers: dict[str, Logger] = {}
-        self._routes = _Routes()
-        self._emitting: set[int] = set()
+        self.routes = _Routes()
+        self.emitting: set[int] = set()
         self._bounded = bounded
         self._limits = LogRecordLimits()
         self._max_length = self._limits.max_log_record_attribute_length
@@ -108,28 +112,28 @@ class LogCapture:
 
     def after_fork(self) -> None:
         """In the child: forget what threads were doing that are gone."""
-        self._emitting.clear()
+        self.emitting.clear()
 
     def captures(self, logger: str) -> bool:
         """Whether a record of this logger, on this thread, in this context enters the pipeline."""
-        route = self._routes[logger]
+        route = self.routes[logger]
         if route and (route == _Routes.IGNORE or not is_instrumentation_enabled()):
             return False
         # A record made while another one is being emitted comes from a processor or an exporter, and would never end.
         thread = threading.get_ident()
-        return thread not in self._emitting and thread not in rendering
+        return thread not in self.emitting and thread not in rendering
 
     @contextmanager
     def exporting(self) -> Iterator[None]:
         """What this thread logs inside the block is not captured: an exporter that logs would never come to rest."""
         thread = threading.get_ident()
-        outer = thread in self._emitting
-        self._emitting.add(thread)
+        outer = thread in self.emitting
+        self.emitting.add(thread)
         try:
             yield
         finally:
             if not outer:
-                self._emitting.discard(thread)
+                self.emitting.discard(thread)
 
     def decide_call(self, logger: str, levelno: int, msg: object, args: Any, frame: FrameType) -> Verdict:
         """Whether to keep the record that a logging call is about to make.
@@ -141,7 +145,7 @@ class LogCapture:
             args: The arguments; empty for none.
             frame: The calling frame.
         """
-        if (self._routes[logger] or self._emitting) and not self.captures(logger):
+        if (self.routes[logger] or self.emitting) and not self.captures(logger):
             return None
         if self.sampler is None:
             return KEPT
@@ -171,7 +175,7 @@ class LogCapture:
             lineno: The line of the call.
             function: The function of the call.
         """
-        if (self._routes[logger] or self._emitting) and not self.captures(logger):
+        if (self.routes[logger] or self.emitting) and not self.captures(logger):
             return None
         if self.sampler is None:
             return KEPT
@@ -182,7 +186,7 @@ class LogCapture:
 
     def decide_event(self, logger: str, levelno: int, event_name: str) -> Verdict:
         """Whether to keep an event."""
-        if (self._routes[logger] or self._emitting) and not self.captures(logger):
+        if (self.routes[logger] or self.emitting) and not self.captures(logger):
             return None
         if self.sampler is None:
             return KEPT
@@ -264,11 +268,11 @@ class LogCapture:
                     )
                 record = _Clean(record, target.resource, target.instrumentation_scope, self._limits)  # type: ignore[assignment]
             thread = threading.get_ident()
-            self._emitting.add(thread)
+            self.emitting.add(thread)
             try:
                 target.emit(record)
             finally:
-                self._emitting.discard(thread)
+                self.emitting.discard(thread)
         except RecursionError:
             pass  # the application has no stack left, and will say so itself
         except Exception as failure:  # noqa: BLE001 - our bug must not become the host's

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 import linecache
-from collections.abc import Callable
-from types import CodeType, FunctionType
+from collections.abc import Callable, Sequence
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
 _HOOK: Final = "_otelweir_hook"
@@ -33,7 +33,10 @@ def spliced(function: Callable[..., Any], hook: Callable[..., Any], *, ends: boo
     code = function.__code__
     try:
         node = _definition(code)
-        if node is None or not _same(code, _compiled([node], code)):
+        # The compiler treats calls on imported modules its own way, so it has to see the imports.
+        modules = [name for name in code.co_names if isinstance(function.__globals__.get(name), ModuleType)]
+        imports = [ast.Import([ast.alias(name)]) for name in modules]
+        if node is None or not _same(code, _compiled([*imports, node], code)):
             return None
         names = ", ".join(argument.arg for argument in node.args.args)
         statement = f"if {_HOOK}({names}): return" if ends else f"{_HOOK}({names})"
@@ -45,8 +48,8 @@ def spliced(function: Callable[..., Any], hook: Callable[..., Any], *, ends: boo
         factory.body.insert(0, node)
         found: dict[str, Any] = {}
         # The globals are the function's own, so that it sees what is assigned there later; nothing is added to them.
-        exec(_compiled([factory], code), function.__globals__, found)  # noqa: S102 - the text is the function's own
-    except (SyntaxError, ValueError, RecursionError, OSError):
+        exec(_compiled([*imports, factory], code), function.__globals__, found)  # noqa: S102 - the text is the function's own
+    except (SyntaxError, ValueError, RecursionError, OSError, ImportError):
         return None
     copy: FunctionType = found[_MAKE](hook)
     copy.__code__ = copy.__code__.replace(co_qualname=code.co_qualname)
@@ -75,8 +78,8 @@ def _definition(code: CodeType) -> ast.FunctionDef | None:
     return node if plain else None  # type: ignore[return-value]
 
 
-def _compiled(body: list[ast.stmt], like: CodeType) -> CodeType:
-    module = ast.fix_missing_locations(ast.Module(body, []))
+def _compiled(body: Sequence[ast.stmt], like: CodeType) -> CodeType:
+    module = ast.fix_missing_locations(ast.Module(list(body), []))
     code: CodeType = compile(module, like.co_filename, "exec", dont_inherit=True)
     return code
 
