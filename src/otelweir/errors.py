@@ -178,7 +178,8 @@ class ServerError(WeirError):
 
 def message(problem: Problem, detail: str) -> str:
     """One line: code, particulars, remedy."""
-    return f"{problem.code}: {detail.rstrip('.')}. {problem.remedy} See {DOCS}#{problem.code.lower()}"
+    sentence = detail if detail.endswith(("?", "!")) else f"{detail.rstrip('.')}."
+    return f"{problem.code}: {sentence} {problem.remedy} See {DOCS}#{problem.code.lower()}"
 
 
 _said: set[tuple[str, str]] = set()

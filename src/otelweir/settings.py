@@ -5,14 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from otelweir import errors
 from otelweir.pipeline.capture.settings import CaptureSettings, ResourceSettings
 from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
-from otelweir.variables import Var, seconds, setting, shown, variables
-
-Origin = Literal["default", "variable", "code"]
+from otelweir.variables import Origin, Var, read, seconds, setting, shown, variables
 
 PREFIX: Final = "WEIR_"
 
@@ -75,31 +73,9 @@ def load(environ: Mapping[str, str], **code: Any) -> Loaded:
     for variable in environ:
         if variable.startswith(PREFIX) and variable not in known:
             errors.warn(errors.UNKNOWN_SETTING, f"{variable} is not a setting of Weir{_did_you_mean(variable, known)}")
-    values: dict[str, Any] = {}
-    origins: dict[str, Origin] = {}
-    for name, var in VARIABLES.items():
-        origin: Origin
-        for origin, given in (("code", code.get(name)), ("variable", environ.get(var.name, "").strip() or None)):
-            if given is None:
-                continue
-            try:
-                values[name], origins[name] = var.form.read(given), origin
-                break
-            except (ValueError, TypeError, AttributeError) as error:
-                _report(var, given, str(error), getattr(_DEFAULTS, name))
-    return Loaded(Settings(**values), origins)
-
-
-def _report(var: Var, given: object, reason: str, default: object) -> None:
-    value = "***" if var.form.secret else repr(given)
-    # int() and float() speak of literals and bases; the allowed form says it better.
-    why = f" ({reason})" if reason and "literal" not in reason and "convert" not in reason else ""
-    errors.warn(errors.BAD_VALUE, f"{var.name}={value} is not {var.form.words}{why}; the default is {shown(default)}")
+    return Loaded(*read(Settings, environ, code))
 
 
 def _did_you_mean(name: str, known: set[str] | Mapping[str, object]) -> str:
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {nearest[0]}?" if nearest else ""
-
-
-_DEFAULTS: Final = Settings()

@@ -17,9 +17,12 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, Literal, TypeVar, cast
+
+from otelweir import errors
 
 T = TypeVar("T")
+Origin = Literal["default", "variable", "code"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,43 @@ def setting(variable: str, default: T, form: Form[Any]) -> T:
 def variables(section: type) -> Mapping[str, Var]:
     """The variable of each field of a section, by field name."""
     return {field.name: field.metadata["var"] for field in dataclasses.fields(section)}
+
+
+def read(section: type[T], environ: Mapping[str, str], code: Mapping[str, Any] = {}) -> tuple[T, dict[str, Origin]]:
+    """A section as code and the environment give it; code wins over variables, variables over defaults.
+
+    A value that cannot be used is reported once, with the setting's name, the value and the allowed form, and the next
+    best one applies.
+
+    Args:
+        section: The dataclass.
+        environ: The environment. Empty values count as unset.
+        code: Settings given in code, by field; None counts as not given.
+
+    Returns:
+        The section, and by field where its value comes from; a field that is missing has its default.
+    """
+    default = section()
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for name, var in variables(section).items():
+        origin: Origin
+        for origin, given in (("code", code.get(name)), ("variable", environ.get(var.name, "").strip() or None)):
+            if given is None:
+                continue
+            try:
+                values[name], origins[name] = var.form.read(given), origin
+                break
+            except (ValueError, TypeError, AttributeError) as error:
+                _report(var, given, str(error), getattr(default, name))
+    return section(**values), origins
+
+
+def _report(var: Var, given: object, reason: str, default: object) -> None:
+    value = "***" if var.form.secret else repr(given)
+    # int() and float() speak of literals and bases; the allowed form says it better.
+    why = f" ({reason})" if reason and "literal" not in reason and "convert" not in reason else ""
+    errors.warn(errors.BAD_VALUE, f"{var.name}={value} is not {var.form.words}{why}; the default is {shown(default)}")
 
 
 def documentation(section: type) -> Mapping[str, str]:

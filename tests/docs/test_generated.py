@@ -40,7 +40,7 @@ class TestTroubleshooting:
         problem, entry = errors.PROBLEMS[code], ENTRIES[code]
         example = re.search(r"```text\n(.*?)\n```", entry, re.DOTALL)
         assert example
-        detail = example[1].removeprefix(f"{code}: ").partition(f". {problem.remedy}")[0]
+        detail = example[1].removeprefix(f"{code}: ").partition(f" {problem.remedy}")[0]
         assert example[1] == errors.message(problem, detail)
         assert " ".join(entry.split()).startswith(f"**{problem.title}.**")
         assert "*What to do:*" in entry

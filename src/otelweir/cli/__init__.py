@@ -47,15 +47,15 @@ def cli() -> None:
 def main() -> None:
     """Run the command line. Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
     try:
-        cli(standalone_mode=False)
+        # Without its own mode click gives back the code of `Exit` instead of leaving with it.
+        code = cli(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except errors.WeirError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

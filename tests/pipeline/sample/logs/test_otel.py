@@ -95,6 +95,20 @@ class TestTheProcessorAlone:
         processor = PatternSamplingProcessor(SimpleLogRecordProcessor(exporter))
         assert (processor.sampler.rules.rates["info"], processor.sampler.rules.first) == (0.0, 2)
 
+    def test_without_a_sampler_it_sends_its_own_rollups(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The part alone keeps the promise too: exact counts arrive where the records arrive."""
+        monkeypatch.setenv("WEIR_LOG_FIRST", "2")
+        monkeypatch.setenv("WEIR_LOG_RATES", "info=0.1")
+        exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+        provider = LoggerProvider(shutdown_on_exit=False)
+        provider.add_log_record_processor(PatternSamplingProcessor(SimpleLogRecordProcessor(exporter)))
+        for number in range(30):
+            provider.get_logger("app").emit(LogRecord(body=f"order {number}", severity_number=SeverityNumber.INFO))
+        provider.shutdown()
+        *kept, rollup = [data.log_record for data in exporter.get_finished_logs()]
+        values = attributes(rollup)
+        assert (rollup.event_name, values["weir.seen"], values["weir.kept"]) == (ROLLUP, 30, len(kept))
+
     def test_a_bug_of_ours_keeps_the_record(self, caplog: pytest.LogCaptureFixture) -> None:
         class Broken(LogSampler):
             def text(self, *_: Any) -> Verdict:

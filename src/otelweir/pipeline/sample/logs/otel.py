@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
-from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otelweir import errors
-from otelweir.pipeline.sample.logs.rules import Rules
 from otelweir.pipeline.sample.logs.sampler import LogSampler, Rollup
+from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
 from otelweir.pipeline.sample.logs.stream import PATTERN_ID, REASON, TEMPLATE, WEIGHT
 from otelweir.signals import AnyValue
+from otelweir.variables import read
 
 SCOPE: Final = "otelweir"
 ROLLUP: Final = "weir.log.pattern.rollup"
@@ -37,23 +39,8 @@ class Processors(LogRecordProcessor):
         for processor in self._processors:
             processor.on_emit(log_record)
 
-    def enabled(
-        self,
-        *,
-        context: Context | None = None,
-        instrumentation_scope: InstrumentationScope | None = None,
-        severity_number: SeverityNumber | None = None,
-        event_name: str | None = None,
-    ) -> bool:
-        return any(
-            processor.enabled(
-                context=context,
-                instrumentation_scope=instrumentation_scope,
-                severity_number=severity_number,
-                event_name=event_name,
-            )
-            for processor in self._processors
-        )
+    def enabled(self, **question: Any) -> bool:
+        return any(_enabled(processor, question) for processor in self._processors)
 
     def shutdown(self) -> None:
         for processor in self._processors:
@@ -82,16 +69,29 @@ class PatternSamplingProcessor(LogRecordProcessor):
 
     Args:
         next_: What gets the kept records.
-        sampler: Decides. None makes one from the `WEIR_LOG_*` variables; its roll-ups are not sent, for want of a
-            place to send them from.
+        sampler: Decides; whoever made it sends its roll-ups. None makes one from the `WEIR_LOG_*` variables, whose
+            roll-ups go to `next_`: with the first record after each interval, and at shutdown.
     """
 
     def __init__(self, next_: LogRecordProcessor, sampler: LogSampler | None = None) -> None:
         self._next = next_
-        self.sampler = sampler if sampler is not None else _sampler_from_environment()
+        self._resource: Resource | None = None
+        self._rollups_due_at = math.inf
+        self._interval_s = math.inf
+        if sampler is None:
+            settings, _ = read(LogSamplingSettings, os.environ)
+            sampler = LogSampler.of(settings)
+            self._interval_s = settings.log_rollup_interval
+            self._rollups_due_at = time.monotonic() + self._interval_s
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=sampler.after_fork)
+        self.sampler = sampler
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         try:
+            self._resource = log_record.resource
+            if time.monotonic() >= self._rollups_due_at:
+                self._send_rollups()
             record = log_record.log_record
             attributes = record.attributes
             if attributes is None or WEIGHT not in attributes:
@@ -112,39 +112,31 @@ class PatternSamplingProcessor(LogRecordProcessor):
             errors.warn(errors.SAMPLE_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
         self._next.on_emit(log_record)
 
-    def enabled(
-        self,
-        *,
-        context: Context | None = None,
-        instrumentation_scope: InstrumentationScope | None = None,
-        severity_number: SeverityNumber | None = None,
-        event_name: str | None = None,
-    ) -> bool:
-        return self._next.enabled(
-            context=context,
-            instrumentation_scope=instrumentation_scope,
-            severity_number=severity_number,
-            event_name=event_name,
-        )
+    def enabled(self, **question: Any) -> bool:
+        return _enabled(self._next, question)
 
     def shutdown(self) -> None:
+        if self._rollups_due_at < math.inf:
+            self._send_rollups()
         self._next.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         return self._next.force_flush(timeout_millis)
 
+    def _send_rollups(self) -> None:
+        self._rollups_due_at = time.monotonic() + self._interval_s
+        scope = InstrumentationScope(SCOPE)
+        for record in _rollup_records(self.sampler):
+            self._next.on_emit(ReadWriteLogRecord(record, self._resource, scope))
+
     def __repr__(self) -> str:
         return f"<PatternSamplingProcessor {self.sampler!r} before {self._next!r}>"
 
 
-def _sampler_from_environment() -> LogSampler:
-    # Here and not above: the settings gather the sections of every folder, this one's included.
-    from otelweir.settings import load
-
-    settings = load(os.environ).settings
-    return LogSampler(
-        Rules.of(settings), max_patterns=settings.log_max_patterns, spike_factor=settings.log_spike_factor
-    )
+def _enabled(processor: LogRecordProcessor, question: dict[str, Any]) -> bool:
+    # Only from 1.45 on processors are asked.
+    ask = getattr(processor, "enabled", None)
+    return ask is None or bool(ask(**question))
 
 
 def rollup_attributes(rollup: Rollup, wall: Callable[[float], int]) -> dict[str, AnyValue]:
@@ -174,23 +166,25 @@ def send_rollups(sampler: LogSampler, provider: LoggerProvider) -> None:
     """Send what was counted since the last time, one event per pattern and severity. Never raises."""
     try:
         logger = provider.get_logger(SCOPE)
-        offset = time.time() - time.monotonic()
-        for rollup in sampler.rollups():
-            now = time.time_ns()
-            logger.emit(
-                LogRecord(
-                    timestamp=now,
-                    observed_timestamp=now,
-                    context=Context(),
-                    severity_number=SeverityNumber.INFO,
-                    severity_text="INFO",
-                    body=f"{rollup.kept} of {rollup.seen} kept: {rollup.pattern.template}",
-                    attributes=rollup_attributes(rollup, lambda at: 1_000_000 * int((at + offset) * 1000)),
-                    event_name=ROLLUP,
-                )
-            )
+        for record in _rollup_records(sampler):
+            logger.emit(record)
     except Exception as error:  # noqa: BLE001 - our bug must not become the host's
         errors.warn(errors.SAMPLE_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
+
+
+def _rollup_records(sampler: LogSampler) -> Iterator[LogRecord]:
+    offset_s = time.time() - time.monotonic()
+    for rollup in sampler.rollups():
+        now = time.time_ns()
+        yield LogRecord(
+            timestamp=now,
+            observed_timestamp=now,
+            severity_number=SeverityNumber.INFO,
+            severity_text="INFO",
+            body=f"{rollup.kept} of {rollup.seen} kept: {rollup.pattern.template}",
+            attributes=rollup_attributes(rollup, lambda at: 1_000_000 * int((at + offset_s) * 1000)),
+            event_name=ROLLUP,
+        )
 
 
 def count_records(sampler: LogSampler, provider: MeterProvider) -> None:

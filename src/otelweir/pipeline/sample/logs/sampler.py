@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import random as _random
 from types import CodeType, FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otelweir import errors
 from otelweir.pipeline.sample.logs import source
@@ -25,6 +25,9 @@ from otelweir.pipeline.sample.logs.rules import ALWAYS_KEPT, Rules
 from otelweir.pipeline.sample.logs.stream import GIL, Stream
 from otelweir.pipeline.sample.logs.text import OVERFLOW, TextPatterns
 from otelweir.signals import Severity, Verdict, severity_number, severity_of
+
+if TYPE_CHECKING:
+    from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
 
 MAX_SITES: Final = 20_000
 """Call sites remembered; beyond, all are forgotten and looked up again."""
@@ -154,6 +157,11 @@ class LogSampler:
         self._ticked = 0.0
         self._totals: dict[tuple[Severity, str], int] = {}
         self.apply(rules)
+
+    @classmethod
+    def of(cls, settings: LogSamplingSettings) -> LogSampler:
+        """The sampler that the settings alone make."""
+        return cls(Rules.of(settings), max_patterns=settings.log_max_patterns, spike_factor=settings.log_spike_factor)
 
     def __repr__(self) -> str:
         return f"<LogSampler {self.rules.mode} {len(self._known)} patterns, {len(self._streams)} streams>"
