@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from otelweir.demo.comparison import Comparison, LogFile, Received, compare, weight_bound
-from otelweir.demo.launch import DemoError, Interrupted, Service
+from otelweir.demo.launch import Interrupted, Service
 from otelweir.demo.load import Load, drive
 from otelweir.devserver import DevServer, Pattern, Record, Span, Store
 from otelweir.errors import MissingExtra
 from otelweir.pipeline.sample.logs.settings import DEFAULT_RATES
-
-__all__ = ["DemoError", "Interrupted", "Moment", "Report", "run_demo"]
 
 Stage = Literal["backend", "service", "customers", "stop", "compare", "done"]
 
