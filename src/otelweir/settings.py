@@ -10,7 +10,7 @@ from typing import Any, Final
 from otelweir import errors
 from otelweir.pipeline.capture.settings import CaptureSettings, ResourceSettings
 from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
-from otelweir.variables import Origin, Var, read, seconds, setting, shown, variables
+from otelweir.variables import Origin, Var, flag, read, seconds, setting, shown, variables
 
 PREFIX: Final = "WEIR_"
 
@@ -21,6 +21,10 @@ class DistroSettings:
 
     shutdown_timeout: float = setting("WEIR_SHUTDOWN_TIMEOUT", 5.0, seconds(0.1, 600))
     """How long the end of the process may wait for telemetry to leave, over all signals."""
+
+    sigterm_flush: bool = setting("WEIR_SIGTERM_FLUSH", True, flag())
+    """Whether SIGTERM, where the application does not handle it, first sends what waits. The exit status stays that of
+    the signal."""
 
 
 SECTIONS: Final = (DistroSettings, ResourceSettings, CaptureSettings, LogSamplingSettings)

@@ -154,7 +154,8 @@ class Service:
         while self._process.poll() is None and time.monotonic() < deadline:
             if told.wait(_POLL_S):
                 raise Interrupted
-        return self._process.poll() == 0
+        # A server that has shut down well may raise the signal again, to say how it ended.
+        return self._process.poll() in (0, -signal.SIGTERM)
 
     def output(self) -> str:
         """The last lines that it printed."""

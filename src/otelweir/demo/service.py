@@ -14,7 +14,6 @@ import asyncio
 import json
 import logging
 import logging.config
-import signal
 import socket
 import sys
 import time
@@ -280,9 +279,6 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 takes any that is free")
     options = parser.parse_args()
     configure_logging(options.log_file)
-    # uvicorn ends what it is doing on SIGTERM and then raises the signal again, for whoever was there before it. The
-    # default would end the process on the spot, without what is to run at exit.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # With the protocol named, or asyncio would leave Nagle's delay on: 40 ms an answer.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

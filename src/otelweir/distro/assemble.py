@@ -28,8 +28,10 @@ from otelweir.distro import compat
 from otelweir.distro.defaults import OTEL_DEFAULTS
 from otelweir.distro.exporters import Target, exporters
 from otelweir.distro.keeper import Keeper
+from otelweir.distro.termination import finish_at_sigterm, leave_sigterm
 from otelweir.pipeline.capture import logging_bridge
 from otelweir.pipeline.capture.otel import LogCapture
+from otelweir.pipeline.capture.resource import STATED, stated
 from otelweir.pipeline.sample.logs.otel import PatternSamplingProcessor, Processors, count_records, send_rollups
 from otelweir.pipeline.sample.logs.rules import Rules
 from otelweir.pipeline.sample.logs.sampler import LogSampler
@@ -88,8 +90,10 @@ class Handle:
 
         def work() -> None:
             deadline = time.monotonic() + timeout_s
-            for provider in self._providers():
-                results.append(provider.force_flush(max(1, int((deadline - time.monotonic()) * 1000))) is not False)
+            results.extend(
+                provider.force_flush(max(1, int((deadline - time.monotonic()) * 1000))) is not False
+                for provider in self._providers()
+            )
 
         done = self._keeper.run(work, timeout_s) if self._keeper else _called(work)
         return done and all(results)
@@ -169,7 +173,7 @@ def assemble(
         if (path := compat.config_file()) is not None:
             tracer_provider, meter_provider, logger_provider, log_processors = _from_file(path)
         else:
-            resource = Resource.create({**_own_attributes(), **(resource_attributes or {})})
+            resource = Resource.create({**_own_attributes(), **_stated_in_code(loaded), **(resource_attributes or {})})
             compat.run_opamp("pre_sdk_init_function", resource)
 
             tracer_provider = compat.tracer_provider(
@@ -206,7 +210,10 @@ def assemble(
             if settings.log_capture and not _logging_is_disabled(environ):
                 _bridge(capture, logger_provider)
 
-    keeper = Keeper(lambda: handle.send_rollups(), settings.log_rollup_interval if sampler else _NEVER_S)
+    keeper = Keeper(
+        lambda: handle.send_rollups(),  # noqa: PLW0108 - the handle comes after its keeper
+        settings.log_rollup_interval if sampler else _NEVER_S,
+    )
     handle = Handle(
         loaded,
         tracer_provider=tracer_provider,
@@ -218,6 +225,8 @@ def assemble(
     )
     if sampler is not None and (settings.policy_file or settings.policy_url):
         handle._on_shutdown.append(_follow_policy(sampler, settings))
+    if settings.sigterm_flush and finish_at_sigterm(handle.shutdown):
+        handle._on_shutdown.append(leave_sigterm)
     # Registered after everything else that was imported so far, so it runs before it; logs of the application's own
     # handlers, registered later still, are captured.
     atexit.register(handle.shutdown)
@@ -236,7 +245,8 @@ def _from_file(path: str) -> tuple[TracerProvider | None, MeterProvider | None, 
         compat.configure_from_file(path)
     except ImportError:
         errors.warn(
-            errors.NOT_LOADED, "OTEL_CONFIG_FILE is set but opentelemetry-configuration is not installed: pip install it"
+            errors.NOT_LOADED,
+            "OTEL_CONFIG_FILE is set but opentelemetry-configuration is not installed: pip install it",
         )
         return None, None, None, []
     tracer, meter, logger = (
@@ -281,9 +291,7 @@ def _sampler(settings: Settings) -> LogSampler | None:
     """The sampler; None where nothing can turn sampling on."""
     if settings.log_sampling == "off" and not settings.policy_file and not settings.policy_url:
         return None
-    return LogSampler(
-        Rules.of(settings), max_patterns=settings.log_max_patterns, spike_factor=settings.log_spike_factor
-    )
+    return LogSampler.of(settings)
 
 
 def _follow_policy(sampler: LogSampler, settings: Settings) -> Callable[[], object]:
@@ -336,6 +344,16 @@ def _logging_is_disabled(environ: Mapping[str, str]) -> bool:
 
 def _own_attributes() -> dict[str, str]:
     return {"telemetry.distro.name": "otelweir", "telemetry.distro.version": importlib.metadata.version("otelweir")}
+
+
+def _stated_in_code(loaded: Loaded) -> dict[str, Any]:
+    """What `configure()` says of the deployment; what variables say, the resource detector finds."""
+    given = stated(loaded.settings)
+    return {
+        STATED[name]: given[STATED[name]]
+        for name, origin in loaded.origins.items()
+        if origin == "code" and name in STATED
+    }
 
 
 @contextmanager
