@@ -462,7 +462,7 @@ def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
     return {pair.key: _plain(pair.value) for pair in pairs}
 
 
-def _plain(value: AnyValue) -> Any:  # noqa: PLR0911 - one for each kind of value
+def _plain(value: AnyValue) -> Any:
     match value.WhichOneof("value"):
         case "string_value":
             return value.string_value

@@ -124,7 +124,7 @@ _RAW_TABLES = ("logs", "spans", "points", "rollups")
 _T = TypeVar("_T")
 
 
-class StoreBusy(Exception):  # noqa: N818 - a state, not a mistake
+class StoreBusy(Exception):
     """The queue is full, or the store is closed: nothing was taken, try again later."""
 
 

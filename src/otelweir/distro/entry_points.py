@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from opentelemetry.instrumentation.distro import BaseDistro
+import wrapt
+from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined] # upstream's file opts out
 from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
 from otelweir import errors
 from otelweir.distro.defaults import OTEL_DEFAULTS
 
 
-class WeirDistro(BaseDistro):
+class WeirDistro(BaseDistro):  # type: ignore[misc]
     """Sets OpenTelemetry's defaults as Weir wants them; what the user set stays."""
 
     def _configure(self, **kwargs: Any) -> None:
@@ -26,12 +27,38 @@ class WeirDistro(BaseDistro):
 
         Of `opentelemetry-instrumentation-logging` only the correlation remains, where it is asked for: its handler
         would send what our bridge sends, and its record factory would slow down every record.
+
+        Django is instrumented when it is set up, unless its settings are named in the environment: upstream's
+        instrumentor configures empty settings where it finds none, and `manage.py`, or a project that configures
+        itself, names them later.
         """
+        if entry_point.name == "django" and not os.environ.get("DJANGO_SETTINGS_MODULE"):
+            _after_django_setup(lambda: super(WeirDistro, self).load_instrumentor(entry_point, **kwargs))
+            return
         if entry_point.name == "logging":
             if os.environ.get("OTEL_PYTHON_LOG_CORRELATION", "").strip().lower() != "true":
                 return
             kwargs["enable_log_auto_instrumentation"] = False
         super().load_instrumentor(entry_point, **kwargs)
+
+
+def _after_django_setup(instrument: Callable[[], None]) -> None:
+    """Instrument as soon as `django.setup()` has run, whoever calls it; nothing happens in a program without Django."""
+    done = False
+
+    def set_up(wrapped: Callable[..., None], _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal done
+        wrapped(*args, **kwargs)
+        if not done:
+            done = True
+            try:
+                instrument()
+            except Exception as error:  # noqa: BLE001 - the host goes on without spans
+                errors.warn(errors.NOT_LOADED, f"Django cannot be instrumented: {error}", exc_info=error)
+
+    @wrapt.when_imported("django")
+    def _(django: Any) -> None:
+        django.setup = wrapt.FunctionWrapper(django.setup, set_up)
 
 
 class WeirConfigurator:

@@ -117,13 +117,17 @@ class _Lazy(Generic[T]):
     def get(self) -> T | None:
         if self._loaded is None and not self._failed:
             with _loading:
-                if self._loaded is None and not self._failed:
-                    try:
-                        self._loaded = self._load()
-                    except Exception as error:  # noqa: BLE001 - whatever a plug-in raises
-                        self._failed = True
-                        errors.warn(errors.NOT_LOADED, f"an exporter cannot be loaded: {error}", exc_info=error)
+                self._load_once()
         return self._loaded
+
+    def _load_once(self) -> None:
+        if self._loaded is not None or self._failed:
+            return  # another thread was faster
+        try:
+            self._loaded = self._load()
+        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises
+            self._failed = True
+            errors.warn(errors.NOT_LOADED, f"an exporter cannot be loaded: {error}", exc_info=error)
 
     @property
     def loaded(self) -> T | None:
@@ -161,7 +165,7 @@ class LazyLogExporter(LogRecordExporter):
 
     def shutdown(self) -> None:
         if (exporter := self._lazy.loaded) is not None:
-            exporter.shutdown()
+            exporter.shutdown()  # type: ignore[no-untyped-call]
 
     def force_flush(self, timeout_millis: int = 10_000) -> bool:
         exporter = self._lazy.loaded

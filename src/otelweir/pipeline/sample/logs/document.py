@@ -139,7 +139,7 @@ def shown(value: Value) -> str:
     return ascii(value if len(value) <= 60 else f"{value[:57]}...")
 
 
-class _Unreadable(Exception):  # noqa: N818 - ends the reading; never leaves this file
+class _Unreadable(Exception):
     def __init__(self, line: int | None, words: str, path: Path = ()) -> None:
         self.flaw = Flaw(line, path, words)
 

@@ -179,7 +179,7 @@ def _until(date: str) -> float:
     return email.utils.parsedate_to_datetime(date).timestamp() - time.time()
 
 
-class _Unusable(ValueError):  # noqa: N818 - never leaves this file
+class _Unusable(ValueError):
     """Words that may be shown as they are."""
 
 
