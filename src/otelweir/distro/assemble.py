@@ -110,7 +110,7 @@ class Handle:
         if self.ended:
             return True
         self.ended = True
-        logging_bridge.uninstall()
+        logging_bridge.stop()
         for end in self._on_shutdown:
             end()
 

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.util._importlib_metadata import entry_points
 
 from otelweir import errors
+from otelweir.pipeline.capture import quiet
 
 Signal = Literal["traces", "metrics", "logs"]
 T = TypeVar("T")
@@ -141,8 +142,9 @@ class LazySpanExporter(SpanExporter):
         self._lazy = _Lazy(load)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        exporter = self._lazy.get()
-        return exporter.export(spans) if exporter is not None else SpanExportResult.FAILURE
+        with quiet.during(quiet.exporting):
+            exporter = self._lazy.get()
+            return exporter.export(spans) if exporter is not None else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
         if (exporter := self._lazy.loaded) is not None:
@@ -160,8 +162,9 @@ class LazyLogExporter(LogRecordExporter):
         self._lazy = _Lazy(load)
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        exporter = self._lazy.get()
-        return exporter.export(batch) if exporter is not None else LogRecordExportResult.FAILURE
+        with quiet.during(quiet.exporting):
+            exporter = self._lazy.get()
+            return exporter.export(batch) if exporter is not None else LogRecordExportResult.FAILURE
 
     def shutdown(self) -> None:
         if (exporter := self._lazy.loaded) is not None:
@@ -180,10 +183,11 @@ class LazyMetricExporter(MetricExporter):
         self._lazy = _Lazy(load)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
-        exporter = self._lazy.get()
-        if exporter is None:
-            return MetricExportResult.FAILURE
-        return exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
+        with quiet.during(quiet.exporting):
+            exporter = self._lazy.get()
+            if exporter is None:
+                return MetricExportResult.FAILURE
+            return exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         if (exporter := self._lazy.loaded) is not None:

@@ -19,15 +19,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
-from threading import get_ident
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
 from otelweir import errors
-from otelweir.pipeline.capture import once
+from otelweir.pipeline.capture import once, quiet
 from otelweir.pipeline.capture.otel import LogCapture
+from otelweir.pipeline.capture.quiet import exporting, rendering
 from otelweir.pipeline.capture.splice import spliced
-from otelweir.pipeline.capture.values import rendering
 from otelweir.signals import AnyValue
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,8 +76,8 @@ def _patch() -> None:
     global _standard_call_handlers, _standard_log, _our_call_handlers, _our_log
     _standard_call_handlers, _standard_log = logging.Logger.callHandlers, logging.Logger._log
     if _is_of_logging(_standard_call_handlers) and _is_of_logging(_standard_log):
-        call_handlers = spliced(_standard_call_handlers, _take, ends=False)
-        log = spliced(_standard_log, _took, ends=True)
+        call_handlers = spliced(_standard_call_handlers, _take)
+        log = spliced(_standard_log, _took)
         _our_call_handlers = _wrapped_call_handlers if call_handlers is None else call_handlers
         _our_log = _wrapped_log if log is None else log
     else:
@@ -92,10 +91,16 @@ def _is_of_logging(method: Callable[..., Any]) -> bool:
     return type(method) is FunctionType and method.__code__.co_filename == _SOURCE
 
 
-def uninstall() -> None:
-    """Stop capturing. Where somebody wrapped our methods they stay, and only pass on."""
-    global _capture, _our_call_handlers, _our_log
+def stop() -> None:
+    """Stop capturing; exporters still stay quiet."""
+    global _capture
     _capture = None
+
+
+def uninstall() -> None:
+    """Stop capturing, and be gone. Where somebody wrapped our methods they stay, and only pass on."""
+    global _our_call_handlers, _our_log
+    stop()
     if logging.Logger.callHandlers is _our_call_handlers and logging.Logger._log is _our_log:
         logging.Logger.callHandlers = _our_call_handlers = _standard_call_handlers  # type: ignore[method-assign]
         logging.Logger._log = _our_log = _standard_log  # type: ignore[method-assign]
@@ -114,8 +119,8 @@ def _in_logging(function: F) -> F:
 
 @_in_logging
 def _wrapped_call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
-    _take(self, record)
-    _standard_call_handlers(self, record)
+    if not _take(self, record):
+        _standard_call_handlers(self, record)
 
 
 @_in_logging
@@ -133,14 +138,18 @@ def _wrapped_log(
         _standard_log(self, level, msg, args, exc_info, extra, stack_info, stacklevel)
 
 
-def _take(logger: logging.Logger, record: logging.LogRecord) -> None:
-    """Decide on a record that is about to reach the handlers, and send it if it is kept. Never raises."""
+def _take(logger: logging.Logger, record: logging.LogRecord) -> bool:
+    """Decide on a record that is about to reach the handlers, and send it if it is kept. Never raises.
+
+    Returns:
+        Whether no handler is to get it, as it is only there because of us.
+    """
     capture = _capture
-    if capture is None:
-        return
     try:
-        if once.used and once.captured(logger):
-            return
+        if (rendering or exporting) and quiet.ours(record.name):
+            return True
+        if capture is None or (once.used and once.captured(logger)):
+            return False
         event_name = getattr(record, EVENT_NAME, None)
         if event_name is None:
             verdict = capture.decide(
@@ -154,6 +163,7 @@ def _take(logger: logging.Logger, record: logging.LogRecord) -> None:
         pass  # the application has no stack left, and will say so itself
     except Exception as error:  # noqa: BLE001 - our bug must not become the host's
         _failed(error)
+    return False
 
 
 def _took(
@@ -168,11 +178,11 @@ def _took(
 ) -> bool:
     """Whether a logging call is over, because nobody but the bridge would take its record. Never raises."""
     capture = _capture
-    if capture is None or stacklevel != 1 or stack_info:
-        return False
-    if rendering and get_ident() in rendering:
-        return True  # made by a value that we render: without us there would be no such call
     try:
+        if (rendering or exporting) and quiet.ours(logger.name):
+            return True  # without us there would be no such call
+        if capture is None or stacklevel != 1 or stack_info:
+            return False
         found = False
         at: logging.Logger | None = logger
         while at is not None:
@@ -208,7 +218,7 @@ def _took(
             return True
         name = logger.name
         sampler = capture.sampler
-        if sampler is None or capture.emitting or capture.routes[name]:
+        if sampler is None or capture.emitting or exporting or type(msg) is not str or capture.routes[name]:
             verdict = capture.decide_call(name, level, msg, args, frame)
         else:  # what decide_call comes to; a call less
             verdict = sampler.call(name, level, msg, args, frame.f_code, frame.f_lasti)

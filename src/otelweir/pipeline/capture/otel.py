@@ -6,8 +6,7 @@ import math
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -21,8 +20,9 @@ from opentelemetry.sdk._logs import LogRecordLimits, ReadWriteLogRecord
 from opentelemetry.semconv.attributes import code_attributes, exception_attributes
 
 from otelweir import errors
-from otelweir.pipeline.capture import context
-from otelweir.pipeline.capture.values import any_value, attributes_of, clean, message_of, rendering
+from otelweir.pipeline.capture import context, quiet
+from otelweir.pipeline.capture.quiet import exporting, rendering
+from otelweir.pipeline.capture.values import any_value, attributes_of, clean, message_of
 from otelweir.signals import AnyValue, Verdict, severity_number
 
 ExcInfo: TypeAlias = "tuple[type[BaseException] | None, BaseException | None, TracebackType | None]"
@@ -38,7 +38,6 @@ KEPT: Final[Mapping[str, AnyValue]] = {}
 """The verdict of a capture without a sampler."""
 
 _OWN: Final = ("opentelemetry", "otelweir")
-_TRANSPORTS: Final = ("urllib3", "requests", "charset_normalizer", "grpc", "httpx", "httpcore", "h2")
 
 
 class LogSampler(Protocol):
@@ -64,7 +63,7 @@ class _Routes(dict[str, int]):
 
     def __missing__(self, name: str) -> int:
         root = str(name).partition(".")[0]
-        self[name] = route = self.IGNORE if root in _OWN else self.ASK if root in _TRANSPORTS else self.CAPTURE
+        self[name] = route = self.IGNORE if root in _OWN else self.ASK if root in quiet.TRANSPORTS else self.CAPTURE
         return route
 
 
@@ -113,27 +112,16 @@ class LogCapture:
     def after_fork(self) -> None:
         """In the child: forget what threads were doing that are gone."""
         self.emitting.clear()
+        quiet.after_fork()
 
     def captures(self, logger: str) -> bool:
         """Whether a record of this logger, on this thread, in this context enters the pipeline."""
         route = self.routes[logger]
         if route and (route == _Routes.IGNORE or not is_instrumentation_enabled()):
             return False
-        # A record made while another one is being emitted comes from a processor or an exporter, and would never end.
+        # A record made while others are emitted or exported comes from a processor or an exporter, and would never end.
         thread = threading.get_ident()
-        return thread not in self.emitting and thread not in rendering
-
-    @contextmanager
-    def exporting(self) -> Iterator[None]:
-        """What this thread logs inside the block is not captured: an exporter that logs would never come to rest."""
-        thread = threading.get_ident()
-        outer = thread in self.emitting
-        self.emitting.add(thread)
-        try:
-            yield
-        finally:
-            if not outer:
-                self.emitting.discard(thread)
+        return thread not in self.emitting and thread not in rendering and thread not in exporting
 
     def decide_call(self, logger: str, levelno: int, msg: object, args: Any, frame: FrameType) -> Verdict:
         """Whether to keep the record that a logging call is about to make.
@@ -145,12 +133,15 @@ class LogCapture:
             args: The arguments; empty for none.
             frame: The calling frame.
         """
-        if (self.routes[logger] or self.emitting) and not self.captures(logger):
+        if (self.routes[logger] or self.emitting or exporting) and not self.captures(logger):
             return None
         if self.sampler is None:
             return KEPT
         try:
-            return self.sampler.call(logger, levelno, msg, args, frame.f_code, frame.f_lasti)
+            if type(msg) is str:
+                return self.sampler.call(logger, levelno, msg, args, frame.f_code, frame.f_lasti)
+            with quiet.during(rendering):
+                return self.sampler.call(logger, levelno, msg, args, frame.f_code, frame.f_lasti)
         except Exception as error:  # noqa: BLE001 - our bug must not become the host's
             return _kept_for(error)
 
@@ -175,18 +166,21 @@ class LogCapture:
             lineno: The line of the call.
             function: The function of the call.
         """
-        if (self.routes[logger] or self.emitting) and not self.captures(logger):
+        if (self.routes[logger] or self.emitting or exporting) and not self.captures(logger):
             return None
         if self.sampler is None:
             return KEPT
         try:
-            return self.sampler.site(logger, levelno, msg, args, pathname, lineno, function)
+            if type(msg) is str:
+                return self.sampler.site(logger, levelno, msg, args, pathname, lineno, function)
+            with quiet.during(rendering):
+                return self.sampler.site(logger, levelno, msg, args, pathname, lineno, function)
         except Exception as error:  # noqa: BLE001 - our bug must not become the host's
             return _kept_for(error)
 
     def decide_event(self, logger: str, levelno: int, event_name: str) -> Verdict:
         """Whether to keep an event."""
-        if (self.routes[logger] or self.emitting) and not self.captures(logger):
+        if (self.routes[logger] or self.emitting or exporting) and not self.captures(logger):
             return None
         if self.sampler is None:
             return KEPT
@@ -304,12 +298,9 @@ def exception_attributes_into(attributes: dict[str, AnyValue], exc_info: ExcInfo
     attributes[exception_attributes.EXCEPTION_TYPE] = name if module in (None, "builtins") else f"{module}.{name}"
     if error is not None:
         attributes[exception_attributes.EXCEPTION_MESSAGE] = any_value(error)
-    thread = threading.get_ident()
-    rendering.add(thread)
-    try:
-        text = "".join(traceback.format_exception(kind, error, trace))
-    except Exception:  # noqa: BLE001 - the exception's own code may do anything
-        text = "".join(traceback.format_tb(trace))
-    finally:
-        rendering.discard(thread)
+    with quiet.during(rendering):
+        try:
+            text = "".join(traceback.format_exception(kind, error, trace))
+        except Exception:  # noqa: BLE001 - the exception's own code may do anything
+            text = "".join(traceback.format_tb(trace))
     attributes[exception_attributes.EXCEPTION_STACKTRACE] = clean(text)

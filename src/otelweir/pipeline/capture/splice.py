@@ -17,13 +17,12 @@ _HOOK: Final = "_otelweir_hook"
 _MAKE: Final = "_otelweir_make"
 
 
-def spliced(function: Callable[..., Any], hook: Callable[..., Any], *, ends: bool) -> FunctionType | None:
-    """A copy of a function that calls `hook` first, with its own arguments.
+def spliced(function: Callable[..., Any], hook: Callable[..., Any]) -> FunctionType | None:
+    """A copy of a function that calls `hook` first, with its own arguments, and is over when that gives something true.
 
     Args:
         function: A plain function or method, without decorators and closures.
         hook: What to call. It must not raise.
-        ends: Whether the function returns at once when the hook gives something true.
 
     Returns:
         The copy; None where the function's source cannot be had, or is not what the function was made of.
@@ -35,11 +34,11 @@ def spliced(function: Callable[..., Any], hook: Callable[..., Any], *, ends: boo
         node = _definition(code)
         # The compiler treats calls on imported modules its own way, so it has to see the imports.
         modules = [name for name in code.co_names if isinstance(function.__globals__.get(name), ModuleType)]
-        imports = [ast.Import([ast.alias(name)]) for name in modules]
+        imports = ast.parse(f"if 0: import {', '.join(modules)}").body if modules else []
         if node is None or not _same(code, _compiled([*imports, node], code)):
             return None
         names = ", ".join(argument.arg for argument in node.args.args)
-        statement = f"if {_HOOK}({names}): return" if ends else f"{_HOOK}({names})"
+        statement = f"if {_HOOK}({names}): return"
         node.body.insert(
             1 if ast.get_docstring(node, clean=False) is not None else 0, _at(statement, code.co_firstlineno)
         )
@@ -49,7 +48,7 @@ def spliced(function: Callable[..., Any], hook: Callable[..., Any], *, ends: boo
         found: dict[str, Any] = {}
         # The globals are the function's own, so that it sees what is assigned there later; nothing is added to them.
         exec(_compiled([*imports, factory], code), function.__globals__, found)  # noqa: S102 - the text is the function's own
-    except (SyntaxError, ValueError, RecursionError, OSError, ImportError):
+    except (SyntaxError, ValueError, RecursionError, OSError):
         return None
     copy: FunctionType = found[_MAKE](hook)
     copy.__code__ = copy.__code__.replace(co_qualname=code.co_qualname)

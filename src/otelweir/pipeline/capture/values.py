@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from threading import get_ident
 from typing import Any, Final
 
+from otelweir.pipeline.capture.quiet import rendering
 from otelweir.signals import AnyValue
 
 MAX_DEPTH: Final = 8
@@ -24,10 +25,6 @@ _PLAIN: Final = frozenset({bool, float, type(None)})
 _TAME: Final = frozenset({str, int, float, bool, type(None), bytes})
 """Types that run nobody's code when they are formatted."""
 _INT64: Final = 2**63
-
-rendering: Final[set[int]] = set()
-"""Threads on which a value's own code runs right now, because we want its text. What it logs meanwhile would not have
-been logged without us."""
 
 
 def any_value(value: object) -> AnyValue:
