@@ -7,9 +7,9 @@ import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from opentelemetry import _logs as logs_api
 from opentelemetry import metrics as metrics_api
@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from otelweir import errors
 from otelweir.distro import compat
 from otelweir.distro.defaults import OTEL_DEFAULTS
-from otelweir.distro.exporters import Target, exporters
+from otelweir.distro.exporters import LazyLogExporter, Signal, Target, exporters
 from otelweir.distro.keeper import Keeper
 from otelweir.distro.termination import finish_at_sigterm, leave_sigterm
 from otelweir.pipeline.capture import logging_bridge
@@ -38,6 +38,14 @@ from otelweir.pipeline.sample.logs.sampler import LogSampler
 from otelweir.settings import Loaded, Settings
 
 _NEVER_S: Final = 10 * 365 * 86400.0
+
+
+class Provider(Protocol):
+    """What the SDK's three providers have in common."""
+
+    def force_flush(self, timeout_millis: int = ...) -> Any: ...
+
+    def shutdown(self) -> Any: ...
 
 
 class Handle:
@@ -54,58 +62,69 @@ class Handle:
         self,
         loaded: Loaded,
         *,
-        tracer_provider: TracerProvider | None = None,
-        meter_provider: MeterProvider | None = None,
+        own: Sequence[Provider] = (),
+        others: Sequence[Provider] = (),
+        exporters: Sequence[object] = (),
         logger_provider: LoggerProvider | None = None,
         capture: LogCapture | None = None,
         sampler: LogSampler | None = None,
-        keeper: Keeper | None = None,
     ) -> None:
+        """
+        Args:
+            loaded: The settings.
+            own: Providers to flush and to shut down, in this order.
+            others: Providers that somebody else set up, to be flushed only.
+            exporters: What tells whether everything was sent.
+            logger_provider: Where roll-ups go.
+            capture: Where log calls enter.
+            sampler: Decides on log records.
+        """
         self.settings = loaded
         self.capture = capture
         self.sampler = sampler
-        self._tracer_provider = tracer_provider
-        self._meter_provider = meter_provider
-        self._logger_provider = logger_provider
-        self._keeper = keeper
-        self._on_shutdown: list[Callable[[], object]] = []
         self.ended = False
+        self._own = own
+        self._others = others
+        self._exporters = [exporter.lazy for exporter in exporters if hasattr(exporter, "lazy")]
+        self._logger_provider = logger_provider
+        self._on_shutdown: list[Callable[[], object]] = []
+        self._keeper: Keeper | None = None
+        if own or others:
+            interval_s = loaded.settings.log_rollup_interval if sampler is not None else _NEVER_S
+            self._keeper = Keeper(self.send_rollups, interval_s)
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "running"
         return f"<Handle {state}, sampler {self.sampler!r}>"
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Send what is waiting, and wait for it.
+        """Send the counts of the patterns and all that is waiting, and wait for it.
 
         Args:
             timeout_s: How long to wait, over all signals.
 
         Returns:
-            Whether every exporter took everything in time.
+            Whether everything that was waiting was taken in time.
         """
         if self.ended:
             return True
-        results: list[bool] = []
 
-        def work() -> None:
-            deadline = time.monotonic() + timeout_s
-            results.extend(
-                provider.force_flush(max(1, int((deadline - time.monotonic()) * 1000))) is not False
-                for provider in self._providers()
-            )
+        def work() -> bool:
+            self.send_rollups()
+            return self._flushed([*self._own, *self._others], timeout_s)
 
-        done = self._keeper.run(work, timeout_s) if self._keeper else _called(work)
-        return done and all(results)
+        return self._run(work, timeout_s)
 
     def shutdown(self, timeout_s: float | None = None) -> bool:
         """Send the last roll-ups and what is waiting, then stop. Called again, does nothing.
+
+        The process cannot start again: OpenTelemetry's global providers are set once.
 
         Args:
             timeout_s: How long it may take; None for `WEIR_SHUTDOWN_TIMEOUT`.
 
         Returns:
-            Whether all of it was done in time.
+            Whether everything that was waiting was taken in time.
         """
         if self.ended:
             return True
@@ -113,15 +132,19 @@ class Handle:
         logging_bridge.stop()
         for end in self._on_shutdown:
             end()
-
-        def work() -> None:
-            self.send_rollups()
-            for provider in self._providers():
-                provider.shutdown()
-
         limit_s = self.settings.settings.shutdown_timeout if timeout_s is None else timeout_s
-        done = self._keeper.run(work, limit_s) if self._keeper else _called(work)
-        if self._keeper:
+
+        def work() -> bool:
+            self.send_rollups()
+            done = self._flushed(self._others, limit_s)
+            for provider in self._own:
+                provider.shutdown()
+            # Only now: an exporter that is still busy has to stay quiet.
+            logging_bridge.uninstall()
+            return done
+
+        done = self._run(work, limit_s)
+        if self._keeper is not None:
             self._keeper.stop()
         atexit.unregister(self.shutdown)
         return done
@@ -131,11 +154,32 @@ class Handle:
         if self.sampler is not None and self._logger_provider is not None:
             send_rollups(self.sampler, self._logger_provider)
 
-    def _providers(self) -> Iterator[Any]:
-        # Metrics last: the others' instruments may still count while they end.
-        return filter(None, (self._logger_provider, self._tracer_provider, self._meter_provider))
+    def _run(self, work: Callable[[], bool], timeout_s: float) -> bool:
+        """Do something on the keeper's thread; True when it was done in time, and nothing was lost."""
+        if self._keeper is None:
+            return True
+        failed = self._failures()
+        done: list[bool] = []
+        in_time = self._keeper.run(lambda: done.append(work()), timeout_s)
+        return in_time and done == [True] and self._failures() == failed
+
+    def _failures(self) -> int:
+        return sum(exporter.failures for exporter in self._exporters)
+
+    @staticmethod
+    def _flushed(providers: Sequence[Provider], timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        done = True
+        for provider in providers:
+            try:
+                left_ms = max(1, int((deadline - time.monotonic()) * 1000))
+                done = provider.force_flush(left_ms) is not False and done
+            except Exception:  # noqa: BLE001 - metric readers raise what others return
+                done = False
+        return done
 
     def _after_fork(self) -> None:
+        """In the child: whatever was on its way in the parent is the parent's to send."""
         if self.ended:
             return
         if self.capture is not None:
@@ -144,7 +188,10 @@ class Handle:
             self.sampler.after_fork()
         if self._keeper is not None:
             self._keeper.after_fork()
-        # A child of multiprocessing ends without `atexit`; its own finalizers run, and this one last.
+        self._end_with_multiprocessing()
+
+    def _end_with_multiprocessing(self) -> None:
+        """A child of multiprocessing ends without `atexit`; its own finalizers run, and this one last."""
         util = sys.modules.get("multiprocessing.util")
         if util is not None:
             util.register_after_fork(self, lambda handle: util.Finalize(None, handle.shutdown, exitpriority=-100))
@@ -163,65 +210,62 @@ def assemble(
     Args:
         loaded: The settings.
         target: Where `configure()` says to send.
-        resource_attributes: Win over everything that is detected, except `OTEL_RESOURCE_ATTRIBUTES`.
+        resource_attributes: Win over everything that is detected, and over the variables.
     """
     settings = loaded.settings
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Handle(loaded)
+    before = _set_up()
+    own: list[Provider] = []
+    sending: list[Any] = []
     with _defaults():
         environ = os.environ
         if (path := compat.config_file()) is not None:
-            tracer_provider, meter_provider, logger_provider, log_processors = _from_file(path)
+            _from_file(path)
+            own += _set_up().values()
         else:
+            if before:
+                errors.warn(
+                    errors.ALREADY_CONFIGURED, f"the providers of {', '.join(before)} are set and stay as they are"
+                )
             resource = Resource.create({**_own_attributes(), **_stated_in_code(loaded), **(resource_attributes or {})})
             compat.run_opamp("pre_sdk_init_function", resource)
-
-            tracer_provider = compat.tracer_provider(
-                sampler=compat.sampler_from_environment(),
-                id_generator=compat.id_generator_from_environment(),
-                resource=resource,
-                shutdown_on_exit=False,
-            )
-            for exporter in exporters("traces", environ, target):
-                tracer_provider.add_span_processor(BatchSpanProcessor(exporter))
-
-            readers = [_reader(exporter) for exporter in exporters("metrics", environ, target)]
-            meter_provider = compat.meter_provider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
-
-            logger_provider = compat.logger_provider(resource=resource, shutdown_on_exit=False)
-            log_processors = [BatchLogRecordProcessor(exporter) for exporter in exporters("logs", environ, target)]
-
-            _make_global(tracer_provider, meter_provider, logger_provider)
+            for signal, build in _BUILD.items():
+                if signal not in before:
+                    to = exporters(signal, environ, target)
+                    own.append(build(resource, to))
+                    sending += to
             compat.run_opamp("post_sdk_init_function", resource)
 
-        sampler = _sampler(settings) if log_processors else None
-        # The sampler stands before all exporters at once: each record is decided once.
-        if log_processors and logger_provider is not None and log_processors is not _CONFIGURED:
-            export = log_processors[0] if len(log_processors) == 1 else Processors(log_processors)
-            logger_provider.add_log_record_processor(
-                PatternSamplingProcessor(export, sampler) if sampler is not None else export
-            )
-        if sampler is not None and meter_provider is not None:
-            count_records(sampler, meter_provider)
-
-        capture = None
-        if log_processors and logger_provider is not None:
-            capture = LogCapture(logger_provider, sampler, code=_wants_code(loaded, environ))
+        in_use = _set_up()
+        logger_provider, meter_provider = in_use.get("logs"), in_use.get("metrics")
+        ours = path is None and "logs" not in before
+        log_exporters = [exporter for exporter in sending if isinstance(exporter, LazyLogExporter)]
+        sampler = capture = None
+        # Without an exporter nothing is captured; whether a provider of somebody else's has one, nobody tells.
+        if isinstance(logger_provider, LoggerProvider) and (log_exporters or not ours):
+            sampler = _sampler(settings)
+            if ours:
+                # The sampler stands before all exporters at once: each record is decided once.
+                processors = [BatchLogRecordProcessor(exporter) for exporter in log_exporters]
+                export = processors[0] if len(processors) == 1 else Processors(processors)
+                logger_provider.add_log_record_processor(
+                    PatternSamplingProcessor(export, sampler) if sampler is not None else export
+                )
+            if sampler is not None and isinstance(meter_provider, MeterProvider):
+                count_records(sampler, meter_provider)
+            capture = LogCapture(logger_provider, sampler, code=_wants_code(loaded, environ), bounded=ours)
             if settings.log_capture and not _logging_is_disabled(environ):
                 _bridge(capture, logger_provider)
 
-    keeper = Keeper(
-        lambda: handle.send_rollups(),  # noqa: PLW0108 - the handle comes after its keeper
-        settings.log_rollup_interval if sampler else _NEVER_S,
-    )
     handle = Handle(
         loaded,
-        tracer_provider=tracer_provider,
-        meter_provider=meter_provider,
-        logger_provider=logger_provider,
+        own=own,
+        others=[provider for provider in before.values() if provider not in own],
+        exporters=sending,
+        logger_provider=logger_provider if isinstance(logger_provider, LoggerProvider) else None,
         capture=capture,
         sampler=sampler,
-        keeper=keeper,
     )
     if sampler is not None and (settings.policy_file or settings.policy_url):
         handle._on_shutdown.append(_follow_policy(sampler, settings))
@@ -232,55 +276,73 @@ def assemble(
     atexit.register(handle.shutdown)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=handle._after_fork)
+    handle._end_with_multiprocessing()
     return handle
 
 
-_CONFIGURED: Final[list[Any]] = [None]
-"""Stands for the processors of a configuration file, which has wired them."""
+def _set_up() -> dict[Signal, Provider]:
+    """The SDK's providers that are global by now, in the order in which they end.
+
+    Metrics last: the others' instruments may still count while they end.
+    """
+    found: dict[Signal, Any] = {
+        "logs": logs_api.get_logger_provider(),
+        "traces": trace_api.get_tracer_provider(),
+        "metrics": metrics_api.get_meter_provider(),
+    }
+    return {
+        signal: provider
+        for signal, provider in found.items()
+        if isinstance(provider, (LoggerProvider, TracerProvider, MeterProvider))
+    }
 
 
-def _from_file(path: str) -> tuple[TracerProvider | None, MeterProvider | None, LoggerProvider | None, list[Any]]:
-    """Providers as `OTEL_CONFIG_FILE` describes them."""
+def _from_file(path: str) -> None:
+    """Set up providers as `OTEL_CONFIG_FILE` describes them."""
     try:
         compat.configure_from_file(path)
-    except ImportError:
-        errors.warn(
-            errors.NOT_LOADED,
-            "OTEL_CONFIG_FILE is set but opentelemetry-configuration is not installed: pip install it",
-        )
-        return None, None, None, []
-    tracer, meter, logger = (
-        trace_api.get_tracer_provider(),
-        metrics_api.get_meter_provider(),
-        logs_api.get_logger_provider(),
-    )
-    return (
-        tracer if isinstance(tracer, TracerProvider) else None,
-        meter if isinstance(meter, MeterProvider) else None,
-        logger if isinstance(logger, LoggerProvider) else None,
-        _CONFIGURED,
-    )
+    except ImportError as error:
+        if (error.name or "").startswith("opentelemetry.configuration"):
+            why = "opentelemetry-configuration is not installed"
+        else:
+            why = str(error)
+        errors.warn(errors.NOT_LOADED, f"OTEL_CONFIG_FILE={path}: {why}")
+    except Exception as error:  # noqa: BLE001 - a file that cannot be used must not stop the application
+        errors.warn(errors.NOT_LOADED, f"OTEL_CONFIG_FILE={path}: {error}")
 
 
-def _make_global(tracer: TracerProvider, meter: MeterProvider, logger: LoggerProvider) -> None:
-    """Make the providers global, as far as nobody else was first."""
-    taken = [
-        signal
-        for signal, current, kind in (
-            ("traces", trace_api.get_tracer_provider(), TracerProvider),
-            ("metrics", metrics_api.get_meter_provider(), MeterProvider),
-            ("logs", logs_api.get_logger_provider(), LoggerProvider),
-        )
-        if isinstance(current, kind)
-    ]
-    if taken:
-        errors.warn(errors.ALREADY_CONFIGURED, f"the providers of {', '.join(taken)} are set and stay as they are")
-    if "traces" not in taken:
-        trace_api.set_tracer_provider(tracer)
-    if "metrics" not in taken:
-        metrics_api.set_meter_provider(meter)
-    if "logs" not in taken:
-        logs_api.set_logger_provider(logger)
+def _logs(resource: Resource, _: Sequence[Any]) -> Provider:
+    # Its processors follow when the sampler is there to stand before them.
+    provider = compat.logger_provider(resource=resource, shutdown_on_exit=False)
+    logs_api.set_logger_provider(provider)
+    return provider
+
+
+def _traces(resource: Resource, to: Sequence[Any]) -> Provider:
+    provider = compat.tracer_provider(
+        sampler=compat.sampler_from_environment(),
+        id_generator=compat.id_generator_from_environment(),
+        resource=resource,
+        shutdown_on_exit=False,
+    )
+    for exporter in to:
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace_api.set_tracer_provider(provider)
+    return provider
+
+
+def _metrics(resource: Resource, to: Sequence[Any]) -> Provider:
+    readers = [_reader(exporter) for exporter in to]
+    provider = compat.meter_provider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
+    metrics_api.set_meter_provider(provider)
+    return provider
+
+
+_BUILD: Final[Mapping[Signal, Callable[[Resource, Sequence[Any]], Provider]]] = {
+    "logs": _logs,
+    "traces": _traces,
+    "metrics": _metrics,
+}
 
 
 def _reader(exporter: MetricExporter | MetricReader) -> MetricReader:
@@ -373,8 +435,3 @@ def _defaults() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _called(work: Callable[[], object]) -> bool:
-    work()
-    return True

@@ -14,6 +14,7 @@ from opentelemetry._logs import LoggerProvider as LoggerProviderApi
 from opentelemetry.sdk import _configuration as configuration
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
@@ -52,6 +53,14 @@ def logger_provider(**arguments: Any) -> LoggerProvider:
     """As `tracer_provider`."""
     configurator = configuration._import_logger_configurator(configuration._get_logger_configurator())
     return LoggerProvider(**arguments, _logger_configurator=configurator)
+
+
+def metric_preferences(exporter: MetricExporter) -> tuple[Any, Any]:
+    """The temporality and the aggregation that an exporter wants, as its base class takes them.
+
+    Private: an exporter states them to the constructor of its base class, and only readers may ask.
+    """
+    return exporter._preferred_temporality, exporter._preferred_aggregation
 
 
 def run_opamp(when: str, resource: Resource) -> None:

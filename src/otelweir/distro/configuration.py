@@ -26,7 +26,7 @@ def launch(resource_attributes: Mapping[str, Any]) -> None:
     """Assemble the pipeline for `opentelemetry-instrument`."""
     global _handle, _launched
     with _lock:
-        if active() is None:
+        if _handle is None:
             _handle = assemble(load(os.environ), resource_attributes=resource_attributes)
             _launched = True
 
@@ -43,7 +43,10 @@ def configure(
 
     The `OTEL_*` and `WEIR_*` variables apply; what is given here wins over them. Called again, or under the launcher,
     it changes nothing and returns the pipeline that is there; when that means that an argument is ignored, it says so
-    once.
+    once. After its shutdown a pipeline cannot start again, because OpenTelemetry's global providers are set once in a
+    process: then, too, it returns the one that was there, and says so.
+
+    Providers that the program has set up already stay as they are: log records then go to its logger provider.
 
     Args:
         service_name: `service.name` of the resource.
@@ -61,12 +64,15 @@ def configure(
     """
     global _handle, _launched
     with _lock:
-        current = active()
-        if current is not None:
+        current = _handle
+        if current is not None and current.ended:
+            errors.warn(errors.ALREADY_CONFIGURED, "configure() cannot start again what was shut down")
+        elif current is not None:
             arguments = (service_name, endpoint, headers, resource_attributes, *settings.values())
             if _launched or any(argument is not None for argument in arguments):
                 by = "opentelemetry-instrument" if _launched else "an earlier configure()"
                 errors.warn(errors.ALREADY_CONFIGURED, f"configure() changes nothing after {by}")
+        if current is not None:
             return current
         loaded = load(os.environ, **settings)
         attributes = dict(resource_attributes or {})

@@ -2,29 +2,33 @@
 
 An OTLP exporter brings an HTTP or gRPC client and protobuf, half of what a process spends on telemetry while it
 starts. Loaded on the exporting thread at the first batch, they cost a short-lived process nothing. A fork waits until
-such a load is over: a child would inherit a module lock that nobody releases.
+such a load is over: a child would inherit a module lock that nobody releases. The child loads its own exporter, since
+one that is shared would share its connections, too.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricReader, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.util._importlib_metadata import entry_points
 
 from otelweir import errors
+from otelweir.distro import compat
 from otelweir.pipeline.capture import quiet
 
-Signal = Literal["traces", "metrics", "logs"]
+Signal: TypeAlias = Literal["traces", "metrics", "logs"]
 T = TypeVar("T")
+R = TypeVar("R")
 
 PROTOCOLS: Final = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 """OTLP protocols and the entry points of their exporters."""
@@ -67,7 +71,10 @@ class Target:
         given: dict[str, Any] = {}
         if self.endpoint is not None:
             over_http = protocol_ == "http/protobuf"
-            given["endpoint"] = f"{self.endpoint.rstrip('/')}/v1/{signal}" if over_http else self.endpoint
+            if over_http and not self.endpoint.startswith(("http://", "https://")):
+                errors.warn(errors.BAD_VALUE, f"endpoint={self.endpoint!r} is not a URL such as http://localhost:4318")
+            else:
+                given["endpoint"] = f"{self.endpoint.rstrip('/')}/v1/{signal}" if over_http else self.endpoint
         if self.headers is not None:
             given["headers"] = dict(self.headers)
         return given
@@ -79,6 +86,7 @@ class _Loading:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held = False
+        self.exporters: weakref.WeakSet[_Lazy[Any]] = weakref.WeakSet()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._in_child)
 
@@ -98,6 +106,8 @@ class _Loading:
 
     def _in_child(self) -> None:
         self._lock = threading.Lock()
+        for lazy in list(self.exporters):
+            lazy.after_fork()
 
 
 _loading = _Loading()
@@ -108,97 +118,116 @@ class _Lazy(Generic[T]):
 
     Args:
         load: Loads it. When that fails, the failure is reported and what would be exported is lost.
+        loaded: The exporter, where it had to be loaded at once.
+
+    Attributes:
+        failures: Exports that failed, in this process.
     """
 
-    def __init__(self, load: Callable[[], T]) -> None:
+    def __init__(self, load: Callable[[], T], loaded: T | None = None) -> None:
         self._load = load
-        self._loaded: T | None = None
-        self._failed = False
+        self.loaded = loaded
+        self._broken = False
+        self._inherited: T | None = None
+        self.failures = 0
+        _loading.exporters.add(self)
 
-    def get(self) -> T | None:
-        if self._loaded is None and not self._failed:
+    def export(self, work: Callable[[T], R], failed: R) -> R:
+        """Let the exporter work; gives `failed` where there is none, and counts what failed."""
+        result = failed
+        try:
+            # What an HTTP client logs while it exports is nobody's business, and would have to be exported again.
+            with quiet.during(quiet.exporting):
+                if (exporter := self._get()) is not None:
+                    result = work(exporter)
+        finally:
+            if result == failed:
+                self.failures += 1
+        return result
+
+    def _get(self) -> T | None:
+        if self.loaded is None and not self._broken:
             with _loading:
                 self._load_once()
-        return self._loaded
+        return self.loaded
 
     def _load_once(self) -> None:
-        if self._loaded is not None or self._failed:
+        if self.loaded is not None or self._broken:
             return  # another thread was faster
         try:
-            self._loaded = self._load()
+            self.loaded = self._load()
         except Exception as error:  # noqa: BLE001 - whatever a plug-in raises
-            self._failed = True
+            self._broken = True
             errors.warn(errors.NOT_LOADED, f"an exporter cannot be loaded: {error}", exc_info=error)
 
-    @property
-    def loaded(self) -> T | None:
-        return self._loaded
+    def after_fork(self) -> None:
+        # Kept, but never used: closing it might say good-bye on the parent's connection.
+        self._inherited, self.loaded = self.loaded, None
+        self.failures = 0
 
 
 class LazySpanExporter(SpanExporter):
     """A span exporter that is loaded at the first batch."""
 
-    def __init__(self, load: Callable[[], SpanExporter]) -> None:
-        self._lazy = _Lazy(load)
+    def __init__(self, load: Callable[[], SpanExporter], loaded: SpanExporter | None = None) -> None:
+        self.lazy = _Lazy(load, loaded)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        with quiet.during(quiet.exporting):
-            exporter = self._lazy.get()
-            return exporter.export(spans) if exporter is not None else SpanExportResult.FAILURE
+        return self.lazy.export(lambda exporter: exporter.export(spans), SpanExportResult.FAILURE)
 
     def shutdown(self) -> None:
-        if (exporter := self._lazy.loaded) is not None:
+        if (exporter := self.lazy.loaded) is not None:
             exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        exporter = self._lazy.loaded
+        exporter = self.lazy.loaded
         return exporter.force_flush(timeout_millis) if exporter is not None else True
 
 
 class LazyLogExporter(LogRecordExporter):
     """A log exporter that is loaded at the first batch."""
 
-    def __init__(self, load: Callable[[], LogRecordExporter]) -> None:
-        self._lazy = _Lazy(load)
+    def __init__(self, load: Callable[[], LogRecordExporter], loaded: LogRecordExporter | None = None) -> None:
+        self.lazy = _Lazy(load, loaded)
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        with quiet.during(quiet.exporting):
-            exporter = self._lazy.get()
-            return exporter.export(batch) if exporter is not None else LogRecordExportResult.FAILURE
+        return self.lazy.export(lambda exporter: exporter.export(batch), LogRecordExportResult.FAILURE)
 
     def shutdown(self) -> None:
-        if (exporter := self._lazy.loaded) is not None:
+        if (exporter := self.lazy.loaded) is not None:
             exporter.shutdown()  # type: ignore[no-untyped-call]
 
     def force_flush(self, timeout_millis: int = 10_000) -> bool:
-        exporter = self._lazy.loaded
+        exporter = self.lazy.loaded
         return exporter.force_flush(timeout_millis) if exporter is not None else True
 
 
 class LazyMetricExporter(MetricExporter):
-    """A metric exporter that is loaded at the first batch; temporality and aggregation are the defaults of OTLP."""
+    """A metric exporter that is loaded at the first batch; temporality and aggregation are the defaults of OTLP.
 
-    def __init__(self, load: Callable[[], MetricExporter]) -> None:
-        super().__init__()
-        self._lazy = _Lazy(load)
+    A reader asks its exporter for them as soon as it is made: where they are something else, pass the loaded exporter.
+    """
+
+    def __init__(self, load: Callable[[], MetricExporter], loaded: MetricExporter | None = None) -> None:
+        super().__init__(*(compat.metric_preferences(loaded) if loaded is not None else ()))
+        self.lazy = _Lazy(load, loaded)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
-        with quiet.during(quiet.exporting):
-            exporter = self._lazy.get()
-            if exporter is None:
-                return MetricExportResult.FAILURE
-            return exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
+        return self.lazy.export(
+            lambda exporter: exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs),
+            MetricExportResult.FAILURE,
+        )
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        if (exporter := self._lazy.loaded) is not None:
+        if (exporter := self.lazy.loaded) is not None:
             exporter.shutdown(timeout_millis=timeout_millis, **kwargs)
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        exporter = self._lazy.loaded
+        exporter = self.lazy.loaded
         return exporter.force_flush(timeout_millis) if exporter is not None else True
 
 
-_LAZY: Final[Mapping[Signal, Callable[[Callable[[], Any]], Any]]] = {
+_LAZY: Final[Mapping[Signal, Callable[..., Any]]] = {
     "traces": LazySpanExporter,
     "metrics": LazyMetricExporter,
     "logs": LazyLogExporter,
@@ -235,7 +264,9 @@ def exporters(signal: Signal, environ: Mapping[str, str], target: Target) -> lis
             found.append(_LAZY[signal](load))
             continue
         try:
-            found.append(load())
+            loaded = load()
         except Exception as error:  # noqa: BLE001 - whatever a plug-in raises
             errors.warn(errors.NOT_LOADED, f"OTEL_{signal.upper()}_EXPORTER={name}: {error}")
+            continue
+        found.append(loaded if isinstance(loaded, MetricReader) else _LAZY[signal](load, loaded))
     return found

@@ -30,7 +30,10 @@ class Keeper:
     def _start(self) -> None:
         self._requests: SimpleQueue[tuple[Callable[[], object], threading.Event] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(self._requests,), name="otelweir-keeper", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            pass  # the interpreter is ending; then `run` works on the caller's thread
 
     def after_fork(self) -> None:
         """In the child, where no thread but the current one lives: start again."""
