@@ -2,8 +2,8 @@
 
 An OTLP exporter brings an HTTP or gRPC client and protobuf, half of what a process spends on telemetry while it
 starts. Loaded on the exporting thread at the first batch, they cost a short-lived process nothing. A fork waits until
-such a load is over: a child would inherit a module lock that nobody releases. The child loads its own exporter, since
-one that is shared would share its connections, too.
+the load and the first export are over, as both import modules and resolve names: a child would inherit a lock that
+nobody releases. The child loads its own exporter, since one that is shared would share its connections, too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ PROTOCOLS: Final = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc
 """OTLP protocols and the entry points of their exporters."""
 
 DEFAULT_PROTOCOL: Final = "http/protobuf"
-_FORK_PATIENCE_S: Final = 5.0
+_LOAD_PATIENCE_S: Final = 5.0
+"""How long a fork waits for a load, which ends by itself."""
+_EXPORT_PATIENCE_S: Final = 1.0
+"""How long a fork waits for a first export, which may hang."""
 
 
 def protocol(signal: Signal, environ: Mapping[str, str]) -> str:
@@ -81,24 +84,31 @@ class Target:
 
 
 class _Loading:
-    """Lets one thread load at a time, and no fork happen meanwhile."""
+    """Lets one thread load and export for the first time, and no fork happen meanwhile.
+
+    Attributes:
+        patience_s: How long a fork waits.
+        exporters: All exporters that are loaded late.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held = False
+        self.patience_s = _LOAD_PATIENCE_S
         self.exporters: weakref.WeakSet[_Lazy[Any]] = weakref.WeakSet()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._in_child)
 
     def __enter__(self) -> None:
         self._lock.acquire()
+        self.patience_s = _LOAD_PATIENCE_S
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def _before(self) -> None:
         # A fork from within an import that the loading thread waits for must not wait for ever.
-        self._held = self._lock.acquire(timeout=_FORK_PATIENCE_S)
+        self._held = self._lock.acquire(timeout=self.patience_s)
 
     def _after(self) -> None:
         if self._held:
@@ -128,6 +138,7 @@ class _Lazy(Generic[T]):
         self._load = load
         self.loaded = loaded
         self._broken = False
+        self._worked = False
         self._inherited: T | None = None
         self.failures = 0
         _loading.exporters.add(self)
@@ -138,31 +149,32 @@ class _Lazy(Generic[T]):
         try:
             # What an HTTP client logs while it exports is nobody's business, and would have to be exported again.
             with quiet.during(quiet.exporting):
-                if (exporter := self._get()) is not None:
-                    result = work(exporter)
+                if self._worked:
+                    result = work(self.loaded)  # type: ignore[arg-type]
+                elif not self._broken:
+                    result = self._first(work, failed)
         finally:
             if result == failed:
                 self.failures += 1
         return result
 
-    def _get(self) -> T | None:
-        if self.loaded is None and not self._broken:
-            with _loading:
-                self._load_once()
-        return self.loaded
-
-    def _load_once(self) -> None:
-        if self.loaded is not None or self._broken:
-            return  # another thread was faster
-        try:
-            self.loaded = self._load()
-        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises
-            self._broken = True
-            errors.warn(errors.NOT_LOADED, f"an exporter cannot be loaded: {error}", exc_info=error)
+    def _first(self, work: Callable[[T], R], failed: R) -> R:
+        with _loading:
+            if self.loaded is None:
+                try:
+                    self.loaded = self._load()
+                except Exception as error:  # noqa: BLE001 - whatever a plug-in raises
+                    self._broken = True
+                    errors.warn(errors.NOT_LOADED, f"an exporter cannot be loaded: {error}", exc_info=error)
+                    return failed
+            _loading.patience_s = _EXPORT_PATIENCE_S
+            result = work(self.loaded)
+            self._worked = True
+            return result
 
     def after_fork(self) -> None:
         # Kept, but never used: closing it might say good-bye on the parent's connection.
-        self._inherited, self.loaded = self.loaded, None
+        self._inherited, self.loaded, self._worked = self.loaded, None, False
         self.failures = 0
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from itertools import islice
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -22,7 +23,7 @@ from opentelemetry.semconv.attributes import code_attributes, exception_attribut
 from otelweir import errors
 from otelweir.pipeline.capture import context, quiet
 from otelweir.pipeline.capture.quiet import exporting, rendering
-from otelweir.pipeline.capture.values import any_value, attributes_of, clean, message_of
+from otelweir.pipeline.capture.values import any_value, attributes_of, clean, message_of, shortened
 from otelweir.signals import AnyValue, Verdict, severity_number
 
 ExcInfo: TypeAlias = "tuple[type[BaseException] | None, BaseException | None, TracebackType | None]"
@@ -102,9 +103,9 @@ class LogCapture:
         self._limits = LogRecordLimits()
         self._max_length = self._limits.max_log_record_attribute_length
         most = self._limits.max_log_record_attributes
-        self._max_attributes: float = math.inf if most is None else most
-        if self._max_length is not None:
-            self._max_attributes = -1  # each record has to be gone over
+        self._most: float = math.inf if most is None else most
+        # Where texts are cut, each record has to be gone over.
+        self._max_attributes: float = self._most if self._max_length is None else -1
 
     def __repr__(self) -> str:
         return f"<LogCapture of {len(self._loggers)} loggers, sampler {self.sampler!r}>"
@@ -252,14 +253,7 @@ class LogCapture:
                 target = self._loggers[logger] = self.provider.get_logger(logger)
             if self._bounded and isinstance(target, SdkLogger):
                 if len(found) > self._max_attributes:
-                    # Without the warning that the SDK prints. What came first goes first: `extra`, not the verdict.
-                    record.attributes = BoundedAttributes(
-                        maxlen=self._limits.max_log_record_attributes,
-                        attributes=found,
-                        immutable=False,
-                        max_value_len=self._max_length,
-                        extended_attributes=True,
-                    )
+                    record.attributes = self._within_limits(found)
                 record = _Clean(record, target.resource, target.instrumentation_scope, self._limits)  # type: ignore[assignment]
             thread = threading.get_ident()
             self.emitting.add(thread)
@@ -271,6 +265,20 @@ class LogCapture:
             pass  # the application has no stack left, and will say so itself
         except Exception as failure:  # noqa: BLE001 - our bug must not become the host's
             errors.warn(errors.CAPTURE_FAILED, f"{type(failure).__name__}: {failure}", exc_info=failure)
+
+    def _within_limits(self, attributes: dict[str, AnyValue]) -> BoundedAttributes:
+        """The attributes as the limits allow them, without the lines that the SDK prints for each that is cut.
+
+        What came first goes first, as in the SDK: `extra`, not the verdict.
+        """
+        if self._max_length is not None:
+            attributes = {name: shortened(value, self._max_length) for name, value in attributes.items()}
+        dropped = max(0, len(attributes) - int(min(self._most, len(attributes))))
+        bounded = BoundedAttributes(
+            attributes=dict(islice(attributes.items(), dropped, None)), immutable=False, extended_attributes=True
+        )
+        bounded.dropped = dropped
+        return bounded
 
     @staticmethod
     def _context(error: BaseException | None) -> Context | None:

@@ -85,6 +85,18 @@ def clean(text: str) -> str:
     return text
 
 
+def shortened(value: AnyValue, length: int) -> AnyValue:
+    """A value with all its texts cut to a length, as OpenTelemetry's limit on attribute values wants it."""
+    match value:
+        case str() | bytes():
+            return value[:length]
+        case list():
+            return [shortened(item, length) for item in value]
+        case dict():
+            return {key: shortened(item, length) for key, item in value.items()}
+    return value
+
+
 def _key(key: object) -> str:
     if type(key) is str:
         return clean(key) if len(key) <= 1024 else clean(key[:1024])

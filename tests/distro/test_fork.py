@@ -1,0 +1,220 @@
+"""Children of a process: every record arrives once, and the counts of all processes add up to what was logged."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otelweir.testing import Backend
+
+if TYPE_CHECKING:
+    from tests.distro.conftest import Launch
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+HEAD = """
+    import logging, multiprocessing, os, sys, threading, time, warnings
+    warnings.simplefilter("ignore")  # from 3.12 on, forking while there are threads brings one
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.getLogger().setLevel(1)
+    log = logging.getLogger("work")
+
+    def work(name, count=40):
+        for n in range(count):
+            log.info("item %d of %s", n, name)
+        log.error("done %s", name)
+        return name
+"""
+
+
+def _program(body: str) -> str:
+    return textwrap.dedent(HEAD) + textwrap.dedent(body)
+
+
+def _seen(backend: Backend) -> int:
+    """The records of the test's loggers, as the roll-ups count them."""
+    templates = ("item <*> of <*>", "done <*>")
+    return sum(
+        log.attributes["weir.seen"]
+        for log in backend.logs
+        if log.event_name == "weir.log.pattern.rollup" and log.attributes["log.record.template"] in templates
+    )
+
+
+def _done(backend: Backend) -> Counter[str]:
+    return Counter(log.body for log in backend.logs if str(log.body).startswith("done"))
+
+
+CASES = {
+    "os.fork, flush, os._exit": """
+        import otelweir
+        work("parent before")
+        children = []
+        for n in range(5):
+            child = os.fork()
+            if child == 0:
+                work(f"child {n}")
+                assert otelweir.configure().flush()
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+        work("parent after")
+    """,
+    "os.fork, then the usual end": """
+        work("parent before")
+        time.sleep(0.3)
+        for n in range(6):
+            child = os.fork()
+            if child == 0:
+                work(f"child {n}")
+                sys.exit()
+            os.waitpid(child, 0)
+        work("parent after")
+    """,
+    "multiprocessing by fork": """
+        work("parent before")
+        context = multiprocessing.get_context("fork")
+        children = [context.Process(target=work, args=(f"child {n}",)) for n in range(5)]
+        for child in children: child.start()
+        for child in children: child.join()
+        work("parent after")
+    """,
+    "a pool by fork": """
+        from concurrent.futures import ProcessPoolExecutor
+        work("parent before")
+        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+            print(list(pool.map(work, [f"child {n}" for n in range(5)])))
+        work("parent after")
+    """,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_record_arrives_once_and_counts_add_up(launch: Launch, backend: Backend, case: str) -> None:
+    ended = launch(
+        _program(CASES[case]),
+        OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint,
+        OTEL_BLRP_SCHEDULE_DELAY="100",
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_METRICS_EXPORTER="none",
+    )
+    assert (ended.code, ended.err) == (0, "")
+    names = ["parent before", "parent after"] + [f"child {n}" for n in range(6 if "usual" in case else 5)]
+    assert _done(backend) == Counter({f"done {name}": 1 for name in names})
+    assert _seen(backend) == 41 * len(names)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_children_that_start_anew_configure_themselves(launch: Launch, backend: Backend, method: str) -> None:
+    """`opentelemetry-instrument` leaves children alone that are new programs; code that configures runs again."""
+    program = f"""
+        import otelweir
+        otelweir.configure()
+        if __name__ == "__main__":
+            work("parent before")
+            context = multiprocessing.get_context("{method}")
+            children = [context.Process(target=work, args=(f"child {{n}}",)) for n in range(2)]
+            for child in children: child.start()
+            for child in children: child.join()
+            work("parent after")
+    """
+    ended = launch.plain(
+        _program(program),
+        OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint,
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_METRICS_EXPORTER="none",
+    )
+    assert (ended.code, ended.err) == (0, "")
+    names = ["parent before", "parent after", "child 0", "child 1"]
+    assert _done(backend) == Counter({f"done {name}": 1 for name in names})
+    assert _seen(backend) == 41 * len(names)
+
+
+def test_forks_while_threads_log_and_the_exporter_is_being_loaded(launch: Launch, backend: Backend) -> None:
+    """The first export imports an HTTP client on the exporting thread: a child must not inherit a half-done import."""
+    program = """
+        import otelweir
+        stop, counts = threading.Event(), []
+        def chatter(name):
+            n = 0
+            while not stop.is_set():
+                logging.getLogger(f"chatter.{n % 50}").info("chatter %d", n)
+                n += 1
+                if n % 20 == 0: time.sleep(0.001)
+            counts.append(n)
+        threads = [threading.Thread(target=chatter, args=(n,)) for n in range(3)]
+        for thread in threads: thread.start()
+        children = []
+        for n in range(25):
+            child = os.fork()
+            if child == 0:
+                log.error("done child %d", n)
+                os._exit(0 if otelweir.configure().flush(20) else 1)
+            children.append(child)
+            time.sleep(0.02)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        stop.set()
+        for thread in threads: thread.join()
+        print(codes == [0] * 25, sum(counts))
+    """
+    ended = launch(
+        _program(program),
+        OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint,
+        OTEL_BLRP_SCHEDULE_DELAY="50",
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_METRICS_EXPORTER="none",
+        WEIR_LOG_RATES="info=0.01",
+    )
+    assert (ended.code, ended.err) == (0, "")
+    fine, logged = ended.out.split()
+    assert fine == "True"
+    assert _done(backend) == Counter({f"done child {n}": 1 for n in range(25)})
+    seen = sum(
+        log.attributes["weir.seen"]
+        for log in backend.logs
+        if log.event_name == "weir.log.pattern.rollup" and log.attributes["log.record.template"] == "chatter <*>"
+    )
+    assert seen == int(logged)
+
+
+def test_workers_of_gunicorn(launch: Launch, backend: Backend) -> None:
+    program = """
+        import signal, subprocess, urllib.request
+        if __name__ == "__main__":
+            from gunicorn.app.base import BaseApplication
+            def application(environ, start_response):
+                work(environ["PATH_INFO"])
+                start_response("200 OK", [("Content-Type", "text/plain")])
+                return [str(os.getpid()).encode()]
+            def client(server):
+                def ask():
+                    port = server.LISTENERS[0].sock.getsockname()[1]
+                    for n in range(10):
+                        urllib.request.urlopen(f"http://127.0.0.1:{port}/{n}", timeout=20).read()
+                    os.kill(os.getpid(), signal.SIGTERM)
+                threading.Thread(target=ask, daemon=True).start()
+            class App(BaseApplication):
+                def load_config(self):
+                    for name, value in {"bind": "127.0.0.1:0", "workers": 2, "when_ready": client, "loglevel": "error",
+                                        "control_socket_disable": True}.items():
+                        if name in self.cfg.settings: self.cfg.set(name, value)
+                def load(self):
+                    return application
+            work("parent before")
+            App().run()
+    """
+    ended = launch(
+        _program(program),
+        OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint,
+        OTEL_BLRP_SCHEDULE_DELAY="100",
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_METRICS_EXPORTER="none",
+    )
+    assert (ended.code, ended.err) == (0, "")
+    assert _done(backend) == Counter({f"done {name}": 1 for name in ["parent before", *(f"/{n}" for n in range(10))]})
+    assert _seen(backend) == 41 * 11
