@@ -12,12 +12,12 @@ from __future__ import annotations
 import logging
 import sys
 
+from benchmarks.harness import arguments, by_turns, ratio, report, timed
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
-from benchmarks.harness import arguments, by_turns, ratio, report, timed
 from otelweir.pipeline.capture import logging_bridge
 from otelweir.pipeline.capture.otel import LogCapture
 from otelweir.pipeline.sample.logs.rules import Rules

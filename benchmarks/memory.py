@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.harness import arguments
+
 from otelweir.testing import Backend
 
 PROMISE_MB = 10.0
