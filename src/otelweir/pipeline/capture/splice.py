@@ -6,6 +6,7 @@ the line of its `def`; file name, line numbers and columns stay what they were.
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import linecache
@@ -79,7 +80,8 @@ def _definition(code: CodeType) -> ast.FunctionDef | None:
 
 def _compiled(body: Sequence[ast.stmt], like: CodeType) -> CodeType:
     module = ast.fix_missing_locations(ast.Module(list(body), []))
-    code: CodeType = compile(module, like.co_filename, "exec", dont_inherit=True)
+    flags = like.co_flags & __future__.annotations.compiler_flag
+    code: CodeType = compile(module, like.co_filename, "exec", flags, dont_inherit=True)
     return code
 
 

@@ -54,9 +54,7 @@ def message_of(msg: object, args: Any) -> AnyValue:
     if not args:
         if type(msg) is str:
             return clean(msg)
-        if isinstance(msg, (Mapping, list, tuple)):
-            return any_value(msg)
-        return clean(_text(msg))
+        return any_value(msg) if _has_structure(msg) else clean(_text(msg))
     thread = get_ident()
     try:
         if type(args) is tuple:
@@ -70,6 +68,13 @@ def message_of(msg: object, args: Any) -> AnyValue:
         return clean(_text(msg))
     finally:
         rendering.discard(thread)
+
+
+def _has_structure(value: object) -> bool:
+    try:
+        return isinstance(value, (Mapping, list, tuple))
+    except Exception:  # noqa: BLE001 - asks the value for its class
+        return False
 
 
 def clean(text: str) -> str:
