@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import random
@@ -9,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from otelweir.pipeline.sample.logs.rules import Rule, Rules
-from otelweir.pipeline.sample.logs.sampler import IDLE_S, MAX_MESSAGES, LogSampler
+from otelweir.pipeline.sample.logs.sampler import IDLE_S, MAX_MESSAGES, MAX_STREAMS, LogSampler
 from otelweir.pipeline.sample.logs.text import OVERFLOW
 from otelweir.signals import SEVERITIES, Severity, Verdict
 from otelweir.testing import Clock
@@ -444,6 +446,191 @@ print([work(n) for n in map(int, sys.argv[1:])][-1])
                 ).stdout
             )
         assert len(answers) == 1
+
+
+PROGRAM = """
+class Service:
+    name = "svc"
+
+    def _log(self, msg, *args):
+        log.info(msg, *args)
+
+    def _named(self, msg, *args):
+        log.info("[" + self.name + "] " + msg, *args)
+
+    def _twice(self, *args):
+        self._log(*args)
+
+    def run(self, x):
+        log.info("constant")
+        log.info("with %s", x)
+        log.info(f"f-string {x}")
+        message = f"assigned {x}"
+        log.info(message)
+        log.info("even" if len(x) % 2 else f"odd {x}")
+        log.info(f"first {x}"); log.info(f"second {x}")
+        self._log("passed %s", x)
+        self._log(f"passed on {x}")
+        self._named("named %s", x)
+        self._named(f"named too {x}")
+        self._twice(f"passed twice {x}")
+        self._twice("passed twice %s", x)
+        adapter.info("adapted %s", x)
+        adapter.info("adapted")
+        adapter.info(f"adapted f-string {x}")
+        [log.info(f"in a list {x}") for _ in "1"]
+
+class Other(Service):
+    def run(self, x):
+        log.info("constant")
+"""
+
+
+class Records:
+    """A logger that decides on each record in both ways, and keeps what a handler would get."""
+
+    def __init__(self, on: LogSampler, prefix: str = "") -> None:
+        self.on = on
+        self.prefix = prefix
+        self.early: list[tuple[object, object]] = []
+        self.recorded: list[tuple[object, object]] = []
+        self.made: list[tuple[str, tuple[object, ...], str, int, str]] = []
+
+    def info(self, msg: str, *args: object) -> None:
+        frame = sys._getframe(1)
+        code = frame.f_code
+        msg = self.prefix + msg
+        self.made.append((msg, args, code.co_filename, frame.f_lineno, code.co_name))
+        made = self.on.site("app", 20, msg, args, code.co_filename, frame.f_lineno, code.co_name)
+        call = self.on.call("app", 20, msg, args, code, frame.f_lasti)
+        assert made is not None and call is not None
+        self.early.append((call["weir.pattern.id"], call["log.record.template"]))
+        self.recorded.append((made["weir.pattern.id"], made["log.record.template"]))
+
+
+class TestCallSites:
+    """What a program's source says about its records."""
+
+    TEMPLATES = (
+        "constant", "with <*>", "f-string <*>", "assigned <*>", "odd <*>", "first <*>", "second <*>", "passed <*>",
+        "passed on <*>", "[<*>] named <*>", "[<*>] named too <*>", "passed twice <*>", "passed twice <*>",
+        "adapted <*>", "adapted", "adapted f-string <*>", "in a list <*>",
+    )  # fmt: skip
+
+    def run(self, folder: Path, *values: str, service: str = "Service", module: str = "__main__") -> Records:
+        path = folder / "program.py"
+        path.write_text(PROGRAM)
+        log = Records(sampler(rates={"info": 1.0}))
+        scope: dict[str, Any] = {"__name__": module, "log": log, "adapter": log}
+        exec(compile(PROGRAM, str(path), "exec"), scope)
+        for number, value in enumerate(values):
+            log.prefix = ""
+            scope["adapter"] = adapter = Records(log.on, f"[conn {number}] ")
+            adapter.early, adapter.recorded, adapter.made = log.early, log.recorded, log.made
+            scope[service]().run(value)
+        return log
+
+    def test_the_template_is_the_sources(self, tmp_path: Path) -> None:
+        found = self.run(tmp_path, "xy")
+        assert tuple(template for _, template in found.early) == self.TEMPLATES
+
+    def test_values_change_nothing(self, tmp_path: Path) -> None:
+        """Not those of messages that went through a wrapper either, nor an adapter's prefix."""
+        found = self.run(tmp_path, "one two", "gamma, delta", "xy: /var/z")
+        count = len(self.TEMPLATES)
+        other = self.run(tmp_path, "xy")
+        texts = [template for _, template in found.early]
+        assert texts[4::count] == ["even", "odd <*>", "odd <*>"]
+        for at in (number for number in range(count) if number != 4):
+            assert {*found.early[at::count]} == {other.early[at]}
+
+    def test_a_call_and_its_record_have_the_same_pattern(self, tmp_path: Path) -> None:
+        """Whether a handler wants the record decides how far it gets, and must not decide what it is."""
+        found = self.run(tmp_path, "xy", "y")
+        assert found.early == found.recorded
+
+    def test_a_record_of_another_process_has_the_same_pattern_unless_its_callers_told_it(self, tmp_path: Path) -> None:
+        found = self.run(tmp_path, "xy")
+        later = sampler(rates={"info": 1.0})
+        same = []
+        for (msg, args, path, line, function), known in zip(found.made, found.early, strict=True):
+            verdict = later.site("app", 20, msg, args, path, line, function)
+            assert verdict is not None
+            same.append((verdict["weir.pattern.id"], verdict["log.record.template"]) == known)
+        # Lines with several calls, the callers of a wrapper and calls within others are told by the stack only.
+        assert same == [True] * 5 + [False] * 2 + [True, False, False, False, False, True] + [True] * 4
+
+    def test_a_method_of_another_class_is_another_place(self, tmp_path: Path) -> None:
+        one, other = self.run(tmp_path, "xy"), self.run(tmp_path, "xy", service="Other")
+        assert other.early[0] not in one.early
+
+    def test_ids_do_not_depend_on_the_folder_or_on_how_the_module_was_started(self, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        there = self.run(tmp_path / "elsewhere", "xy", module="shop.program")
+        assert self.run(tmp_path, "xy").early == there.early
+
+    def test_without_source_a_record_still_has_a_pattern(self, tmp_path: Path) -> None:
+        log = Records(sampler(rates={"info": 1.0}))
+        scope: dict[str, Any] = {"log": log, "adapter": log}
+        exec(compile(PROGRAM, "/no/such/program.py", "exec"), scope)
+        scope["Service"]().run("xy")
+        assert log.early == log.recorded
+        assert len({*log.early}) == len(self.TEMPLATES)
+
+    def test_source_in_an_archive_is_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+            archive.writestr("archived_program.py", PROGRAM)
+        monkeypatch.syspath_prepend(tmp_path / "app.zip")
+        module = importlib.import_module("archived_program")
+        log = Records(sampler(rates={"info": 1.0}))
+        vars(module).update(log=log, adapter=log)
+        module.Service().run("xy")
+        assert tuple(template for _, template in log.early) == self.TEMPLATES
+        assert log.early == log.recorded
+
+    def test_source_that_has_changed_since_names_no_pattern(self, tmp_path: Path) -> None:
+        """A deployment that replaces files below a running process must not mix up patterns."""
+        path = tmp_path / "program.py"
+        path.write_text(PROGRAM.replace("constant", "replaced").replace("f-string {x}", "string {x}, new"))
+        log = Records(sampler(rates={"info": 1.0}))
+        scope: dict[str, Any] = {"log": log, "adapter": log}
+        exec(compile(PROGRAM, str(path), "exec"), scope)
+        scope["Service"]().run("xy")
+        assert [template for _, template in log.early[:3]] == ["constant", "with <*>", "f-string xy"]
+
+    def test_a_name_that_is_sometimes_a_value_hides_nothing(self) -> None:
+        """What is known of a name must not decide about what is not."""
+        on = sampler(rates={"info": 1.0})
+        found = []
+        for value in ("known", "some other text", "known", "a third text", "known"):
+            message = f"the value is {value}"
+            if value != "known":
+                (message,) = [value]
+            verdict = log(on, message)
+            assert verdict is not None
+            found.append(verdict["log.record.template"])
+        assert found == ["the value is <*>", "some other text", "the value is <*>", "a third text", "the value is <*>"]
+
+    def test_a_translation_that_waits_is_a_format_string(self) -> None:
+        class Lazy:
+            def __str__(self) -> str:
+                return "%d files in %s"
+
+        on = sampler(rates={"info": 1.0})
+        verdicts = [log(on, Lazy(), number, name) for number, name in ((1, "a"), (2, "home of ann"))]
+        assert [v and v["log.record.template"] for v in verdicts] == ["<*> files in <*>"] * 2
+
+    def test_many_callers_of_a_wrapper_are_bounded(self, tmp_path: Path) -> None:
+        path = tmp_path / "many.py"
+        calls = "".join(f'    wrapper(f"call {number} of {{x}}")\n' for number in range(MAX_STREAMS + 200))
+        text = f"def wrapper(msg):\n    log.info(msg)\ndef run(x):\n{calls}"
+        path.write_text(text)
+        log = Records(sampler(rates={"info": 1.0}))
+        scope: dict[str, Any] = {"log": log}
+        exec(compile(text, str(path), "exec"), scope)
+        scope["run"]("y")
+        sites = [*log.on._calls.values(), *log.on._lines.values()]
+        assert all(len(site.callers or ()) <= MAX_STREAMS for site in sites)
 
 
 class TestBounds:

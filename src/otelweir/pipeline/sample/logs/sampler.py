@@ -54,6 +54,8 @@ KEPT_UNSEEN: Final[Mapping[str, Any]] = {}
 """The verdict where sampling is off."""
 
 
+_DIGITS: Final = frozenset("0123456789")
+
 _ANY: Final = object()
 """Stands for a message that does not matter."""
 
@@ -62,36 +64,69 @@ class _Site:
     """A call site: how its records are identified, and the streams found so far.
 
     Attributes:
-        template: Of every record without arguments, or None.
-        constant: Whether the template is the message itself, to be checked for each record.
-        by_text: Whether the text's key decides.
-        streams: By (message, level, logger), or by (level, logger) where the message does not matter.
+        templates: Of the messages that its source may make, the most literal first.
+        origin: Where it is, as part of the pattern.
+        code: Of its function, kept alive, so that its id is not used again; None when it is not known.
+        at: The instruction in the code, or the line in the file.
+        path: The file, where the line tells the site; None where the instruction does.
+        by_caller: Whether it is a wrapper's caller, and only passes the message on.
+        sure: Whether every record has the one message that the source tells.
+        shared: Whether others are on the same line, so that a record's line does not tell it.
+        passed: The messages of which the function's caller knows a part.
+        callers: The sites by the instruction that calls the function, if there are such messages.
+        streams: By (message, level, logger), by (template, level, logger) where the message has values in it, or by
+            (level, logger) where it does not matter.
     """
 
     __slots__ = (
+        "at",
+        "by_caller",
         "by_text",
+        "callers",
         "code",
         "level",
         "logger",
         "message",
         "messages",
         "origin",
+        "passed",
+        "path",
+        "shared",
         "stream",
         "streams",
-        "template",
+        "sure",
+        "templates",
     )
     stream: Stream
 
-    def __init__(self, template: source.SourceTemplate | None, origin: tuple[str, ...], code: CodeType | None) -> None:
-        self.template = template
+    def __init__(self, origin: tuple[str, str], code: CodeType | None, at: int, path: str | None = None) -> None:
         self.origin = origin
-        self.code = code  # kept alive, so that its id is not used again
-        self.by_text = False
+        self.code = code
+        self.at = at
+        self.path = path
+        self.shared = self.sure = False
+        self.templates: tuple[source.SourceTemplate, ...] = ()
+        self.passed: list[source.Parts] = []
+        self.callers: dict[tuple[int, int], _Site] | None = None
+        self.by_text = self.by_caller = False
         self.messages: set[str] = set()
         self.streams: dict[tuple[Any, ...], Stream] = {}
         self.level = -1
         self.logger = ""
         self.message: object = None
+
+    def says(self, messages: list[source.Parts], *, by_caller: bool = False) -> None:
+        """Take over what the source says about the messages."""
+        self.by_caller = by_caller
+        self.sure = len(messages) == 1
+        self.passed = [message for message in messages if source.needs_caller(message)]
+        self.callers = {} if self.passed else None
+        found = {
+            template: None
+            for message in messages
+            if (template := source.template_of(message, by_caller=by_caller)) is not None
+        }
+        self.templates = tuple(sorted(found, key=lambda template: -len(template.template)))
 
     def remember(self, level: int, logger: str, message: object, stream: Stream) -> None:
         """Make this the stream that is looked at first.
@@ -202,9 +237,7 @@ class LogSampler:
                     self._tick(now)
                 return stream.decide(now)
         else:
-            call = source.call_of(code, instruction)
-            origin = tuple(source.origin_of(code.co_filename, code.co_name))
-            site = self._new_site(self._calls, (id(code), instruction), call, origin, code)
+            site = self._new_call(code, instruction)
         return self._decide_site(site, logger, levelno, msg, args)
 
     def site(
@@ -234,10 +267,7 @@ class LogSampler:
                     self._tick(now)
                 return stream.decide(now)
         else:
-            call = None
-            if not source.ambiguous(where[0], lineno):
-                call = _call_on_stack(where[0], lineno) or source.call_at(where[0], lineno)
-            site = self._new_site(self._lines, where, call, tuple(source.origin_of(where[0], function)), None)
+            site = self._new_line(where[0], lineno, function)
         return self._decide_site(site, logger, levelno, msg, args)
 
     def text(self, logger: str, severity: int, message: str, event_name: str | None = None) -> Verdict:
@@ -271,15 +301,22 @@ class LogSampler:
     def _decide_site(self, site: _Site, logger: str, levelno: int, msg: object, args: Any) -> Verdict:
         """Find the stream of a record, remember it where that is safe, decide."""
         stream = None
-        if not site.by_text:
-            any_message = site.streams.get((levelno, logger))
-            if any_message is not None:
-                stream = any_message
+        by_line = site
+        if site.shared or site.callers is not None:
+            # A constant says as much as its caller, whose frame takes longer to find.
+            stream = site.streams.get((msg, levelno, logger)) if isinstance(msg, str) else None
+            if stream is None:
+                site = self._on_stack(site)
+        if stream is None and not site.by_text:
+            stream = site.streams.get((levelno, logger))
+            if stream is not None:
                 site.remember(levelno, logger, _ANY, stream)
             elif isinstance(msg, str):
                 stream = site.streams.get((msg, levelno, logger))
                 if stream is not None:
                     site.remember(levelno, logger, msg, stream)
+                    if by_line is not site:
+                        self._remember(by_line.streams, (msg, levelno, logger), stream, MAX_STREAMS)
         if stream is None:
             stream = self._find(site, logger, levelno, msg, args)
         now = self._clock()
@@ -291,34 +328,47 @@ class LogSampler:
         """The stream of a record, by the best grade of identity that it has."""
         number = severity_number(levelno)
         band = severity_of(number)
-        template = site.template
         pattern: Pattern | None = None
         key: tuple[Any, ...] | None = None
-        if site.by_text:
-            if args and isinstance(msg, str):
-                return self._text_stream(source.percent_template(msg), band, number, logger)
-        elif not isinstance(msg, str):
+        format_string = msg if isinstance(msg, str) else None
+        if format_string is None:
             # A message object with its own format string, as {}-style adapters make them.
             if (literal := source.literal_message(msg)) is not None:
                 pattern = pattern_of(literal, *site.origin)
-        elif args and (template is None or template.constant):
-            pattern, key = pattern_of(source.percent_template(msg), *site.origin), (msg, levelno, logger)
-        elif template is not None and (args or template.matches(msg)):
-            pattern = pattern_of(template.template, *site.origin)
-            key = (msg, levelno, logger) if template.constant else (levelno, logger)
+            elif not isinstance(msg, (dict, list, tuple)):
+                format_string = _rendered(msg, ())  # such as a translation that waits
+        if format_string is None or pattern is not None:
+            pass
+        elif (template := _fitting(site.templates, format_string)) is not None:
+            known = (template, levelno, logger)
+            if (stream := site.streams.get(known)) is not None:
+                return stream
+            text = source.percent_template(template.template) if args else template.template
+            if site.by_caller and template.constant and not args:
+                text = self._text(text).template  # a message's number is no more than a value to a wrapper
+            pattern = pattern_of(text, *site.origin)
+            if template.constant and template.template == msg:
+                key = (msg, levelno, logger)
+            else:
+                key = (levelno, logger) if site.sure else known
+        elif args:
+            # A format string that was made elsewhere. Digits in it are values, as a connection's number in a prefix.
+            text = source.percent_template(format_string)
+            if site.by_text or not _DIGITS.isdisjoint(text):
+                pattern = pattern_of(self._text(text).template, *site.origin)
+            else:
+                pattern, key = pattern_of(text, *site.origin), (format_string, levelno, logger)
+                site.messages.add(format_string)
+                site.by_text = len(site.messages) > MAX_MESSAGES
         if pattern is None:
             return self._text_stream(_rendered(msg, args), band, number, logger)
         stream = self._stream(pattern, band, logger, None)
-        if key is not None:
-            if len(key) == 3:
-                site.messages.add(key[0])
-                site.by_text = len(site.messages) > MAX_MESSAGES
-            if site.by_text:
-                site.level = -1
-                site.streams = {}
-                site.messages = set()
-            else:
-                self._remember(site.streams, key, stream, MAX_STREAMS)
+        if site.by_text:
+            site.level = -1
+            site.streams = {}
+            site.messages = set()
+        elif key is not None and site.callers is None and not site.shared:
+            self._remember(site.streams, key, stream, MAX_STREAMS)
         return stream
 
     def _text_stream(self, message: str, band: Severity, severity: int, logger: str) -> Stream:
@@ -363,11 +413,58 @@ class LogSampler:
                 )
             return stream
 
-    def _new_site(
-        self, sites: dict[Any, _Site], key: Any, call: ast.Call | None, origin: tuple[str, ...], code: CodeType | None
-    ) -> _Site:
-        site = _Site(source.template_of_call(call) if call is not None else None, origin, code)
-        self._remember(sites, key, site, MAX_SITES)
+    def _new_call(self, code: CodeType, instruction: int) -> _Site:
+        """The site of an instruction."""
+        site = _Site(source.origin_of(code.co_filename, code.co_qualname), code, instruction)
+        frame = _frame_of(site)
+        call, scope = _read(code, instruction, frame)
+        if call is not None:
+            site.says(source.messages_of_call(call, scope))
+        self._remember(self._calls, (id(code), instruction), site, MAX_SITES)
+        return site
+
+    def _new_line(self, path: str, line: int, function: str | None) -> _Site:
+        """The site of a line."""
+        site = _Site(("", ""), None, line, path)
+        frame = _frame_of(site)
+        if frame is not None:
+            site.code = frame.f_code
+            site.origin = source.origin_of(path, frame.f_code.co_qualname)
+            call, scope = _read(frame.f_code, frame.f_lasti, frame)
+        else:
+            call = source.call_at(path, line)
+            scope = source.Scope(source.lines_of(path), line)
+            known = function is not None and (function.startswith("<") or function in scope.names[-1:])
+            site.origin = source.origin_of(path, ".".join(scope.names) if known else function)
+        site.shared = source.ambiguous(path, line)
+        if call is not None and not site.shared:
+            site.says(source.messages_of_call(call, scope))
+        self._remember(self._lines, (path, line), site, MAX_SITES)
+        return site
+
+    def _on_stack(self, site: _Site) -> _Site:
+        """The site that knows the message, where the line or the function does not tell.
+
+        Several calls may share a line; then the instruction tells which one it is. A function that passes on its
+        parameter is a wrapper; then its caller tells what the message is. The pattern's origin stays the wrapper's.
+        """
+        frame = _frame_of(site)
+        if frame is None:  # a record that another thread or process made
+            return site
+        if site.shared:
+            code = frame.f_code
+            site = self._calls.get((id(code), frame.f_lasti)) or self._new_call(code, frame.f_lasti)
+        while site.callers is not None and (caller := frame.f_back) is not None:
+            key = (id(caller.f_code), caller.f_lasti)
+            known = site.callers.get(key)
+            if known is None:
+                call, scope = _read(caller.f_code, caller.f_lasti, caller)
+                known = _Site(site.origin, caller.f_code, caller.f_lasti)
+                known.says(source.messages_passed(site.passed, call, frame.f_code, scope), by_caller=True)
+                known.templates = (*known.templates, *(each for each in site.templates if each not in known.templates))
+                known.sure = known.sure and len(known.templates) == 1
+                self._remember(site.callers, key, known, MAX_STREAMS)
+            site, frame = known, caller
         return site
 
     def _remember(self, cache: dict[Any, Any], key: Any, value: Any, most: int | None = None) -> None:
@@ -485,11 +582,35 @@ def _rendered(msg: object, args: Any) -> str:
         return msg if isinstance(msg, str) else type(msg).__name__
 
 
-def _call_on_stack(path: str, line: int) -> ast.Call | None:
-    """The call at a file and line, if a frame that is there right now makes it."""
-    frame: FrameType | None = sys._getframe(1)
+def _fitting(templates: tuple[source.SourceTemplate, ...], message: str) -> source.SourceTemplate | None:
+    """The template of a message, among those that its source may make."""
+    for template in templates:
+        if template.matches(message):
+            return template
+    # Not the whole of it: an adapter has put something before it.
+    for template in templates:
+        if template.within(message):
+            return template
+    return None
+
+
+def _frame_of(site: _Site) -> FrameType | None:
+    """The frame that is at a site right now, in this thread."""
+    frame: FrameType | None = sys._getframe(2)
+    code, at, path = site.code, site.at, site.path
     while frame is not None:
-        if frame.f_lineno == line and frame.f_code.co_filename == path:
-            return source.call_of(frame.f_code, frame.f_lasti)
+        if path is None:
+            if frame.f_code is code and frame.f_lasti == at:
+                return frame
+        elif frame.f_lineno == at and frame.f_code.co_filename == path:
+            return frame
         frame = frame.f_back
     return None
+
+
+def _read(code: CodeType, instruction: int, frame: FrameType | None) -> tuple[ast.Call | None, source.Scope]:
+    """The call that an instruction makes, and where it stands."""
+    module = frame.f_globals if frame is not None else None
+    call = source.call_of(code, instruction, module)
+    line = frame.f_lineno if frame is not None else code.co_firstlineno
+    return call, source.Scope(source.lines_of(code.co_filename, module), line, code)
