@@ -283,6 +283,12 @@ class TestLines:
             ('{"levelname":"ERROR","message":"m","name":"a"}', 17, "a", "m", None),
             ('{"levelno":40,"message":"m"}', 17, "", "m", None),
             ('{"severity_number":13,"body":"m"}', 13, "", "m", None),
+            ('{"severity":"WARNING","textPayload":"m","timestamp":"2024-05-01T12:00:00Z"}', 13, "", "m", MAY_DAY),
+            ('{"severity":"ERROR","jsonPayload":{"message":"m","x":1}}', 17, "", "m", None),
+            (r'{"log":"ERROR:app:m\n","stream":"stderr","time":"2024-05-01T12:00:00Z"}', 17, "app", "m", MAY_DAY),
+            (r'{"log":"{\"level\":\"warn\",\"msg\":\"m\"}\n","stream":"stdout"}', 13, "", "m", None),
+            ("I0501 12:00:00.500       1 file.go:42] m: 1", 9, "file.go", "m: 1", 957182400.5),
+            ("E0501 12:00:00.000000 1234 dir/file.py:42] m", 17, "dir/file.py", "m", 957182400.0),
         ],
     )  # fmt: skip
     def test_common_forms_are_understood(
@@ -296,6 +302,18 @@ class TestLines:
     )
     def test_a_word_within_a_sentence_is_no_severity(self, line: str) -> None:
         assert not record_of(line).understood
+
+    def test_a_traceback_in_docker_lines_belongs_to_the_record_before(self) -> None:
+        lines = ["ERROR:a:one", "Traceback (most recent call last):", '  File "x", line 1', "KeyError: 1", "INFO:a:two"]
+        written = [json.dumps({"log": f"{line}\n", "stream": "stderr"}) for line in lines]
+        assert [(record.message, record.lines) for record in records(written)] == [("one", 4), ("two", 1)]
+
+    @pytest.mark.parametrize(
+        "line", ['{"level":"info","data":1}', '{"msg":{"a":1}}', '{"jsonPayload":{"x":1}}', '{"jsonPayload":"m"}x']
+    )
+    def test_a_json_line_without_a_message_says_so(self, line: str) -> None:
+        assert record_of(line).no_message == line.endswith("}")
+        assert record_of(line).message == line
 
     def test_access_logs_are_info(self) -> None:
         found = record_of('127.0.0.1 - - [01/May/2024:12:00:00 +0000] "GET / HTTP/1.1" 200 2')

@@ -2,12 +2,14 @@
 
 A line is taken apart into time, severity, logger and message when its beginning has one of these forms:
 
-- JSON objects, one a line, as structlog, python-json-logger, pino and the OpenTelemetry collector write them;
+- JSON objects, one a line, as structlog, python-json-logger, pino, the OpenTelemetry collector and Google Cloud write
+  them; of Docker's json-file the text in `log` is taken apart again;
 - `2024-05-01 12:00:00,123 INFO app.http: message`, with `T`, `/`, time zones, brackets, and the parts in any order that
   `logging`, loguru, uvicorn, gunicorn and celery know, and without the time: `INFO:app.http:message`, `[INFO] message`;
 - syslog: `May  1 12:00:00 host app[123]: message`, with or without `<13>` before it;
 - access logs: `127.0.0.1 - - [01/May/2024:12:00:00 +0000] "GET / HTTP/1.1" 200 2`;
-- `key=value` lines with `level=` and `msg=`.
+- `key=value` lines with `level=` and `msg=`;
+- klog and absl: `I0501 12:34:56.789012 1 file.go:42] message`.
 
 Lines that go on (indented ones, tracebacks) belong to the record before. What stays unknown is severity info.
 """
@@ -28,6 +30,9 @@ LONGEST_LINE: Final = 2**16
 
 INFO: Final = 9
 ERROR: Final = 17
+
+MESSAGE_KEYS: Final = ("message", "msg", "body", "event", "log", "text", "textPayload", "jsonPayload")
+"""Where a JSON line may have its message; in `jsonPayload`, below the same keys again."""
 
 _LEVELS: Final = {
     "TRACE": 1,
@@ -105,6 +110,15 @@ _KEY_TIME: Final = re.compile(r"\b(?:time|ts|timestamp)=\"?([^\s\"]+)")
 _KEY_MESSAGE: Final = re.compile(r"\b(?:msg|message|event)=(?:\"((?:[^\"\\]|\\.)*)\"|(\S+))")
 _PID: Final = re.compile(r"[\s:|-]*\[\d+\]\s*")
 
+_KLOG: Final = re.compile(
+    r"(?P<level>[IWEF])(?P<month>\d\d)(?P<day>\d\d) (?P<clock>\d\d:\d\d:\d\d(?:\.\d{1,9})?)\s+\d+ "
+    r"(?P<file>[^\s:\]]+):\d+\] ?",
+    re.ASCII,
+)
+_KLOG_LEVELS: Final = {"I": 9, "W": 13, "E": 17, "F": 21}
+
+_STREAMS: Final = ("stdout", "stderr")
+
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 _TRACEBACK: Final = "Traceback (most recent call last):"
@@ -128,6 +142,7 @@ class LogRecord:
         event: The event name, if it is an event.
         time: Seconds since 1970, or since some other point for forms without a date; None where none was found.
         lines: How many lines it has.
+        no_message: Whether it is a JSON object in which no message was found; the message is then the whole line.
     """
 
     message: str
@@ -137,6 +152,7 @@ class LogRecord:
     event: str | None = None
     time: float | None = None
     lines: int = 1
+    no_message: bool = False
 
 
 def records(lines: Iterable[str]) -> Iterator[LogRecord]:
@@ -144,7 +160,8 @@ def records(lines: Iterable[str]) -> Iterator[LogRecord]:
     record: LogRecord | None = None
     in_traceback = False
     for raw in lines:
-        line = _COLOUR.sub("", raw.rstrip("\r\n"))
+        text, written = _unwrapped(raw)
+        line = _COLOUR.sub("", text.rstrip("\r\n"))
         traceback = line.startswith(_TRACEBACK)
         if not line.strip() or traceback or in_traceback or line[0] in " \t" or line.startswith(_GOES_ON):
             # The line after the indented ones of a traceback names the exception and ends it.
@@ -152,15 +169,29 @@ def records(lines: Iterable[str]) -> Iterator[LogRecord]:
             if record is not None:
                 record.lines += 1
             elif line.strip():
-                record = LogRecord(line.strip(), lines=1)
+                record = LogRecord(line.strip(), time=written)
             if traceback and record is not None and not record.understood:
                 record.severity, record.understood = ERROR, True
             continue
         if record is not None:
             yield record
         record = record_of(line)
+        if written is not None:
+            record.time = written  # its own may have no date, or no zone
     if record is not None:
         yield record
+
+
+def _unwrapped(line: str) -> tuple[str, float | None]:
+    """What a program wrote, and when, of a line of Docker's json-file; any other line as it is."""
+    if line.startswith("{") and '"log"' in line and '"stream"' in line:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            return line, None
+        if isinstance(entry, dict) and isinstance(entry.get("log"), str) and entry.get("stream") in _STREAMS:
+            return entry["log"], _time_of(entry.get("time"))
+    return line, None
 
 
 def record_of(line: str) -> LogRecord:
@@ -173,10 +204,18 @@ def record_of(line: str) -> LogRecord:
         return LogRecord(text, _LEVELS[level[1].upper()], True, time=_time_of(time[1]) if time else None)
     priority = re.match(r"<(\d{1,3})>(?:1 )?", line)
     body = line[priority.end() :] if priority else line
-    record = _access(body) or _text(body)
+    record = _klog(body) or _access(body) or _text(body)
     if priority and not record.understood:
         record.severity, record.understood = _SYSLOG[int(priority[1]) % 8], True
     return record
+
+
+def _klog(line: str) -> LogRecord | None:
+    found = _KLOG.match(line)
+    if not found:
+        return None
+    time = _time_of(f"2000-{found['month']}-{found['day']}T{found['clock']}")
+    return LogRecord(line[found.end() :], _KLOG_LEVELS[found["level"]], True, found["file"], time=time)
 
 
 def _access(line: str) -> LogRecord | None:
@@ -257,8 +296,10 @@ def _json(line: str) -> LogRecord | None:
         return None
     if not isinstance(entry, dict):
         return None
-    message = _first(entry, "message", "msg", "body", "event", "log", "text")
-    record = LogRecord(message if isinstance(message, str) else line)
+    message = _first(entry, *MESSAGE_KEYS)
+    if isinstance(message, dict) and message is entry.get("jsonPayload"):
+        message = _first(message, *MESSAGE_KEYS)
+    record = LogRecord(message) if isinstance(message, str) else LogRecord(line, no_message=True)
     record.time = _time_of(_first(entry, "timestamp", "time", "ts", "@timestamp", "asctime", "datetime", "date"))
     logger = _first(entry, "logger", "logger_name", "logger.name", "name", "log.logger", "scope")
     record.logger = logger if isinstance(logger, str) else ""
