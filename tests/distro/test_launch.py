@@ -194,6 +194,24 @@ class TestAService:
         assert log.attributes["k"] == 1
         assert not any(name.startswith("otel") for name in log.attributes)
 
+    def test_comes_to_rest_though_its_http_client_logs(self, launch: Launch, backend: Backend) -> None:
+        """At level DEBUG the client logs each export: to export that, too, would never end."""
+        program = """
+            import logging, sys, time
+            logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
+            logging.getLogger("shop").info("order")
+            time.sleep(1.5)
+        """
+        ended = launch(
+            program,
+            OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint,
+            OTEL_BLRP_SCHEDULE_DELAY="50",
+            OTEL_METRIC_EXPORT_INTERVAL="100",
+        )
+        assert (ended.code, ended.out, ended.err) == (0, "INFO:shop:order\n", "")
+        assert {log.body for log in backend.logs if log.event_name == ""} == {"order"}
+        assert sum(request.path == "/v1/logs" for request in backend.requests) <= 2
+
     def test_with_a_configuration_file_but_without_its_package_says_what_to_install(
         self, launch: Launch, tmp_path: Path
     ) -> None:
