@@ -150,6 +150,18 @@ class TestInterrupted:
         assert processes_of(tmp_path) == []
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_kill_ends_the_shop_too(self, running: subprocess.Popen[str], tmp_path: Path) -> None:
+        """Nobody is left to tell it: it notices that its standard input has ended."""
+        assert running.stderr
+        while "Customers flood it" not in (line := running.stderr.readline()):
+            assert line, "it ended too early"
+        assert len(processes_of(tmp_path)) == 2
+        running.kill()
+        deadline = time.monotonic() + 60
+        while left := processes_of(tmp_path):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+
 
 def processes_of(folder: Path) -> list[int]:
     """The living processes that have this folder for temporary files."""

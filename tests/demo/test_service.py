@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,42 @@ class TestTheShop:
 
     def test_a_missing_price_is_an_exception_that_nobody_catches(self, client: TestClient) -> None:
         assert client.get("/products/106").status_code == 500
+
+
+class TestItsProcess:
+    @pytest.fixture
+    def shop(self, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+        started: list[subprocess.Popen[str]] = []
+
+        def start(*arguments: str, stdin: int) -> subprocess.Popen[str]:
+            command = [sys.executable, "-m", service.__name__, "--log-file", str(tmp_path / "log"), *arguments]
+            process = subprocess.Popen(
+                command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            started.append(process)
+            assert process.stdout
+            assert process.stdout.readline().startswith("listening on port")
+            return process
+
+        yield start
+        for process in started:
+            process.kill()
+            process.communicate()
+
+    def test_ends_with_its_input_when_told_to(self, shop: Callable[..., subprocess.Popen[str]]) -> None:
+        process = shop("--until-eof", stdin=subprocess.PIPE)
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+        process.stdin = None
+
+    def test_runs_on_without_an_input_otherwise(self, shop: Callable[..., subprocess.Popen[str]]) -> None:
+        """As when somebody starts it by hand, in the background or not."""
+        process = shop(stdin=subprocess.DEVNULL)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.terminate()
+        assert process.wait(timeout=30) in (0, -signal.SIGTERM)
 
 
 class TestItsLogFile:

@@ -103,7 +103,7 @@ class Service:
         self._output = folder / "output.txt"
         self._folder = folder
         self._environment = environment(endpoint, os.environ)
-        self._command = [*launcher(), sys.executable, *program, "--log-file", str(self.log.path)]
+        self._command = [*launcher(), sys.executable, *program, "--log-file", str(self.log.path), "--until-eof"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, told: threading.Event) -> None:
@@ -119,7 +119,8 @@ class Service:
                 env=self._environment,
                 # A neutral place: the launcher puts the current folder on the path of modules.
                 cwd=self._folder,
-                stdin=subprocess.DEVNULL,
+                # Ends when this process does, however it ends: a service that nobody can stop must stop by itself.
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 # Ctrl-C is for us, who then end it.
@@ -170,9 +171,13 @@ class Service:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
 
     def __repr__(self) -> str:
         process = self._process

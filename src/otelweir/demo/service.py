@@ -3,8 +3,9 @@
 It is written as services are: FastAPI, ordinary `logging` in all its habits, a log file, a few spans of OpenTelemetry's
 API. It knows nothing of Weir; whatever Weir does here, the launcher and environment variables bring.
 
-It says on its standard output where it listens, and ends on SIGTERM. Each error gets an incident id, for customers to
-quote, on the record and in the log file.
+It says on its standard output where it listens, and ends on SIGTERM; with `--until-eof` also when its standard input
+ends, as it does when whoever launched it is killed. Each error gets an incident id, for customers to quote, on the
+record and in the log file.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import asyncio
 import json
 import logging
 import logging.config
+import os
 import socket
 import sys
+import threading
 import time
 import uuid
 from collections import Counter
@@ -277,6 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A small shop.")
     parser.add_argument("--log-file", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0, help="0 takes any that is free")
+    parser.add_argument("--until-eof", action="store_true", help="end when the standard input does")
     options = parser.parse_args()
     configure_logging(options.log_file)
     # With the protocol named, or asyncio would leave Nagle's delay on: 40 ms an answer.
@@ -287,7 +291,16 @@ def main() -> None:
     sys.stdout.write(f"listening on port {listener.getsockname()[1]}\n")
     sys.stdout.flush()
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=3))
+    if options.until_eof:
+        threading.Thread(target=end_with_input, args=(server,), daemon=True).start()
     server.run(sockets=[listener])
+
+
+def end_with_input(server: uvicorn.Server) -> None:
+    # Not sys.stdin: its lock would be held when the interpreter ends.
+    while os.read(0, 1024):
+        pass
+    server.should_exit = True
 
 
 if __name__ == "__main__":
