@@ -1,6 +1,6 @@
 """A shop's orders, in Django: a whole project in one file.
 
-    pip install 'otelweir[django]'
+    pip install 'otelweir[django,dev]'
     weir dev                                  # in another terminal: shows what arrives
     python examples/django_service.py runserver --noreload
     curl -H 'X-Request-ID: try-1' http://127.0.0.1:8000/orders/7

@@ -1,6 +1,6 @@
 """A shop's orders, in FastAPI.
 
-    pip install 'otelweir[fastapi]' uvicorn
+    pip install 'otelweir[fastapi,dev]'
     weir dev                                  # in another terminal: shows what arrives
     uvicorn --app-dir examples fastapi_service:app
     curl -H 'X-Request-ID: try-1' http://127.0.0.1:8000/orders/7

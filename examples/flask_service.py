@@ -1,6 +1,6 @@
 """A shop's orders, in Flask.
 
-    pip install 'otelweir[flask]'
+    pip install 'otelweir[flask,dev]'
     weir dev                                  # in another terminal: shows what arrives
     python examples/flask_service.py
     curl -H 'X-Request-ID: try-1' http://127.0.0.1:8000/orders/7

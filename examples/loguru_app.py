@@ -1,6 +1,6 @@
 """Loguru with Weir: one line adds the sink, all other sinks stay as they were.
 
-pip install 'otelweir[loguru]'
+pip install 'otelweir[loguru,dev]'
 weir dev                                  # in another terminal: shows what arrives
 python examples/loguru_app.py
 """

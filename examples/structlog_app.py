@@ -1,6 +1,9 @@
-"""structlog with Weir: what is printed stays as it was, what is sent is structured.
+"""structlog with Weir: printed for people or as JSON, sent with its values as they are.
 
-pip install 'otelweir[structlog]'
+`weir.configure()` sets structlog up: on a terminal it prints like structlog's defaults, elsewhere one JSON object a
+line, from the level given on. In a chain of your own, `weir.processor()` changes nothing of what is printed.
+
+pip install 'otelweir[structlog,dev]'
 weir dev                                  # in another terminal: shows what arrives
 python examples/structlog_app.py
 """

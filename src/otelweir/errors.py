@@ -112,6 +112,11 @@ TOO_MANY_PATTERNS = _problem(
     "More log patterns than the table holds; further ones share one overflow pattern",
     "Raise WEIR_LOG_MAX_PATTERNS, or pass the varying part of the message as an argument.",
 )
+QUEUE_FULL = _problem(
+    "WEIR-DELIVER-001",
+    "Log records come faster than they can be exported, and some are lost",
+    "Turn sampling on (WEIR_LOG_SAMPLING), or raise OTEL_BLRP_MAX_QUEUE_SIZE.",
+)
 PORT_IN_USE = _problem(
     "WEIR-SERVER-001",
     "The port is in use",
@@ -131,6 +136,16 @@ DEMO_FAILED = _problem(
     "WEIR-SERVER-004",
     "The demo service did not start",
     "Read the output of the service below; `pip install 'otelweir[demo]'` installs what it needs.",
+)
+HOST_UNUSABLE = _problem(
+    "WEIR-SERVER-005",
+    "The host is no address of this machine",
+    "Name an address of this machine with --host, or leave it out: 127.0.0.1 always works.",
+)
+NO_TEMPORARY_FOLDER = _problem(
+    "WEIR-SERVER-006",
+    "No temporary folder can be used",
+    "Set TMPDIR to a folder that exists, has room and may be written.",
 )
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 import runpy
+import socket
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from otelweir import errors
+from otelweir.devserver import DevServer
+from otelweir.distro import warn_of_other_distributions
+from otelweir.distro.exporters import Target, exporters
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATE: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "generate.py"))
@@ -71,3 +77,43 @@ def test_links_within_the_documentation_lead_somewhere() -> None:
             if not other.exists() or (anchor and anchor not in anchors.get(other, set())):
                 broken.append(f"{page.name}: {target}")
     assert broken == []
+
+
+class TestShownMessages:
+    """What a page shows must be what Weir prints: whoever searches for a message searches for its words."""
+
+    def test_a_port_in_use(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(errors.ServerError) as failed:
+                DevServer(port=port)
+        assert str(failed.value).replace(str(port), "4318") in TROUBLESHOOTING
+
+    def test_a_host_that_does_not_exist(self) -> None:
+        with pytest.raises(errors.ServerError) as failed:
+            DevServer(host="bogus.invalid")
+        assert str(failed.value) in TROUBLESHOOTING
+
+    def test_two_distributions(self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+        values = {"distro": "opentelemetry.distro:OpenTelemetryDistro", "weir": "otelweir.distro:WeirDistro"}
+        found = [EntryPoint(name, value, "opentelemetry_distro") for name, value in values.items()]
+        monkeypatch.setattr("otelweir.distro.entry_points.entry_points", lambda group: found)
+        warn_of_other_distributions({"OTEL_PYTHON_CONFIGURATOR": "weir"})
+        assert caplog.messages[0] in TROUBLESHOOTING
+
+    def test_an_exporter_that_nobody_provides(self, caplog: pytest.LogCaptureFixture) -> None:
+        exporters("logs", {"OTEL_LOGS_EXPORTER": "otlp_grpc"}, Target())
+        assert caplog.messages[0] in TROUBLESHOOTING
+
+
+class TestExamples:
+    @pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.stem)
+    def test_install_what_they_go_on_to_run(self, path: Path) -> None:
+        text = path.read_text(encoding="utf-8")
+        assert "weir dev" in text
+        assert re.search(r"pip install 'otelweir\[\w+,dev\]'$", text, re.MULTILINE)
+
+
+def test_the_wheel_has_the_page_that_messages_name() -> None:
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    assert built["targets"]["wheel"]["force-include"] == {errors.DOCS: f"otelweir/{errors.DOCS}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import threading
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from otelweir.devserver.store import Store
-from otelweir.errors import PORT_IN_USE, MissingExtra, ServerError
+from otelweir.errors import HOST_UNUSABLE, NO_TEMPORARY_FOLDER, PORT_IN_USE, MissingExtra, ServerError
 
 if TYPE_CHECKING:
     import uvicorn
@@ -40,7 +41,7 @@ class DevServer:
 
     Raises:
         MissingExtra: starlette or uvicorn is not installed.
-        ServerError: The port is in use or cannot be had, or the database cannot be opened.
+        ServerError: The host or the port cannot be had, or the database cannot be opened.
     """
 
     def __init__(
@@ -58,11 +59,15 @@ class DevServer:
             raise MissingExtra("dev", str(error.name)) from None
         self.host = host
         self._socket = _listen(host, port)
-        self.port: int = self._socket.getsockname()[1]
+        self._address: str
+        self.port: int
+        self._address, self.port = self._socket.getsockname()[:2]
         try:
             self.store = Store(db)
-        except BaseException:
+        except BaseException as error:
             self._socket.close()
+            if db is None and isinstance(error, OSError):
+                raise ServerError(NO_TEMPORARY_FOLDER, str(error)) from None
             raise
         app = create_app(self.store, MAX_BODY_BYTES if max_body_bytes is None else max_body_bytes)
         config = uvicorn.Config(
@@ -85,6 +90,12 @@ class DevServer:
         """The endpoint to give to exporters, such as http://127.0.0.1:4318."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - shown, not bound
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines may reach it."""
+        address = self._address.partition("%")[0]
+        return not ipaddress.ip_address(address).is_loopback
 
     def start(self) -> None:
         """Begin to answer; returns when it does."""
@@ -140,6 +151,9 @@ def _listen(host: str, port: int) -> socket.socket:
     # Bound here rather than by uvicorn, whose answer to a port in use is a log line and an exit.
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError):  # the latter for what cannot be a name at all
+        raise ServerError(HOST_UNUSABLE, f"cannot listen on {host}: the host name cannot be resolved") from None
+    try:
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise _cannot_listen(host, port, error) from None
@@ -157,4 +171,5 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> ServerError:
     what = "something listens already" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-    return ServerError(PORT_IN_USE, f"cannot listen on {host}:{port}: {what}")
+    problem = HOST_UNUSABLE if error.errno == errno.EADDRNOTAVAIL else PORT_IN_USE
+    return ServerError(problem, f"cannot listen on {host}:{port}: {what}")
