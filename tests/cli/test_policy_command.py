@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,12 +61,13 @@ class TestCheck:
         assert result.stderr.splitlines() == [
             f"{bad}:1: first: 0 is not a whole number from 1 to 1000000",
             f"{bad}:2: rates.inof: unknown key; did you mean info?",
-            f"{bad} is not valid: 2 problems (WEIR-POLICY-002)",
+            f"Error: {bad} is not valid: 2 problems (WEIR-POLICY-002). Correct the above and try again.",
         ]
 
-    def test_problems_as_json(self, bad: Path) -> None:
-        result = weir("check", bad, "--json")
-        assert result.exit_code == 1
+    @pytest.mark.parametrize("arguments", [("check",), ("explain", "a message"), ("replay", "-")])
+    def test_problems_as_json(self, bad: Path, arguments: tuple[str, ...]) -> None:
+        result = weir(arguments[0], bad, *arguments[1:], "--json", given="")
+        assert (result.exit_code, result.stderr) == (1, "")
         assert json.loads(result.stdout) == {
             "file": str(bad),
             "valid": False,
@@ -84,6 +84,20 @@ class TestCheck:
         assert json.loads(result.stdout)["problems"] == [
             {"line": None, "problem": "is empty; a policy that sets nothing is {}"}
         ]
+
+    @pytest.mark.parametrize("arguments", [("check",), ("explain", "a message"), ("replay", "-")])
+    def test_yaml_that_cannot_be_read_here_is_not_called_invalid(
+        self, policy: Path, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "yaml", None)
+        result = weir(arguments[0], policy, *arguments[1:], given="")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == (
+            f"Error: {policy} is YAML and pyyaml is not installed: pip install 'otelweir[yaml]', or write JSON "
+            "(WEIR-CONFIG-006).\n"
+        )
+        told = json.loads(weir(arguments[0], policy, *arguments[1:], "--json", given="").stdout)
+        assert (told["valid"], told["code"]) == (None, "WEIR-CONFIG-006")
 
     def test_a_policy_as_json(self, policy: Path) -> None:
         found = weir_json("check", policy)
@@ -163,20 +177,29 @@ class TestExplain:
         for part in ("pattern", "template", "something", "Why:", "record    1: kept", "record 1000"):
             assert part in result.stdout
 
-    def test_a_bad_policy_is_told(self, bad: Path) -> None:
-        run = _run("policy", "explain", bad, "x")
-        assert run.returncode == 1
-        assert run.stderr.startswith(f"WEIR-POLICY-002: {bad}:1: first: 0 is not")
+    @pytest.mark.parametrize("mode", ["off", "dry-run"])
+    def test_where_all_is_kept_nothing_says_otherwise(self, policy: Path, mode: str) -> None:
+        policy.write_text(policy.read_text() + f"sampling: {mode}\n")
+        found = weir_json("explain", policy, "health check of node 5")
+        assert (found["sampling"], found["rate"]) == (mode, 0)
+        assert [(fate["kept"], fate["weight"]) for fate in found["records"]] == [(1, 1)] * 3
+        assert found["reasons"][0]["what"] == "sampling"
+        last = found["records"][-1]["words"]
+        dry = "kept, weight 1 (dry-run; if on: not kept, only counted)"
+        assert last == ("kept, weight 1 (sampling is off)" if mode == "off" else dry)
+        assert "rate if on" in weir("explain", policy, "health check of node 5").stdout
+
+    @pytest.mark.parametrize("arguments", [("explain", "x"), ("replay", "-")])
+    def test_a_bad_policy_is_told(self, bad: Path, arguments: tuple[str, ...]) -> None:
+        """Without the words for a service: here is no last good policy."""
+        result = weir(arguments[0], bad, *arguments[1:], given="")
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"{bad}:1: first: 0 is not")
+        assert result.stderr.endswith("2 problems (WEIR-POLICY-002). Correct the above and try again.\n")
+        assert "last good policy" not in result.stderr
 
     def test_a_severity_that_is_none_is_wrong_usage(self, policy: Path) -> None:
         assert weir("explain", policy, "x", "--severity", "loud").exit_code == 2
-
-
-def _run(*args: object) -> subprocess.CompletedProcess[str]:
-    code = "from otelweir.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False, timeout=100
-    )
 
 
 def flood() -> str:
@@ -236,9 +259,47 @@ class TestReplay:
         assert weir_json("replay", policy, "-", given="")["saved_share"] == 0
         assert weir("replay", policy, "-", given="").exit_code == 0
 
-    def test_a_dry_run_policy_shows_what_it_would_save(self, policy: Path) -> None:
-        policy.write_text(policy.read_text() + "sampling: dry-run\n")
-        assert weir_json("replay", policy, "-", given=flood())["saved_share"] > 0.7
+    @pytest.mark.parametrize(
+        ("mode", "says"),
+        [("dry-run", "1,807 records; dry-run: all"), ("off", "1,807 records; sampling is off: all")],
+    )
+    def test_where_all_is_kept_it_says_so_and_what_on_would_keep(self, policy: Path, mode: str, says: str) -> None:
+        on = weir_json("replay", policy, "-", given=flood())
+        assert (on["sampling"], on["kept"]) == ("on", on["kept_if_on"])
+        policy.write_text(policy.read_text() + f"sampling: {mode}\n")
+        found = weir_json("replay", policy, "-", given=flood())
+        assert (found["sampling"], found["kept"], found["saved_share"]) == (mode, 1807, 0)
+        assert (found["kept_if_on"], found["saved_share_if_on"]) == (on["kept"], on["saved_share"])
+        assert all(row["kept"] == row["logged"] >= row["kept_if_on"] for row in found["patterns"])
+        told = weir("replay", policy, "-", given=flood()).stdout
+        assert f"{says} are kept; on would keep {on['kept']} ({on['saved_share']:.1%} saved); 6 errors" in told
+        assert "kept if on" in told
+
+    def test_the_variable_says_whether_all_is_kept(self, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WEIR_LOG_SAMPLING", "off")
+        found = weir_json("replay", policy, "-", given=flood())
+        assert (found["sampling"], found["saved_share"]) == ("off", 0)
+
+    def test_one_of_a_kind_is_not_many(self, policy: Path) -> None:
+        told = weir("replay", policy, "-", given="ERROR:app:hello\n").stdout
+        assert "1 record, 1 kept, 0.0% saved; 1 error, 1 kept; 1 pattern." in told
+
+    def test_json_lines_without_a_message_are_told(self, policy: Path) -> None:
+        lines = '{"level":"info","what":"a"}\n{"level":"info","msg":"b"}\n'
+        assert weir_json("replay", policy, "-", given=lines)["no_message"] == 1
+        told = weir("replay", policy, "-", given=lines).stdout
+        assert "No message key found in 1 JSON line (looked for message, msg, " in told
+
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    def test_utf_16_is_told_not_misread(self, policy: Path, tmp_path: Path, encoding: str) -> None:
+        (tmp_path / "app.log").write_bytes(("\ufeff" + flood()).encode(encoding))
+        result = weir("replay", policy, tmp_path / "app.log")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"Error: {tmp_path / 'app.log'} is UTF-16; save it as UTF-8\n"
+
+    def test_a_byte_order_mark_does_not_hide_the_first_line(self, policy: Path) -> None:
+        told = weir_json("replay", policy, "-", given="\ufeffERROR:app:hello\n")
+        assert (told["errors"]["logged"], told["patterns"][0]["template"]) == (1, "hello")
 
     def test_times_that_begin_anew_go_on(self, policy: Path) -> None:
         """Two files in a row, or syslog over the turn of the year."""

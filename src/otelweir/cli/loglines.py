@@ -297,8 +297,9 @@ def _json(line: str) -> LogRecord | None:
     if not isinstance(entry, dict):
         return None
     message = _first(entry, *MESSAGE_KEYS)
-    if isinstance(message, dict) and message is entry.get("jsonPayload"):
-        message = _first(message, *MESSAGE_KEYS)
+    payload = entry.get("jsonPayload")
+    if isinstance(payload, dict) and message is payload:
+        message = _first(payload, *MESSAGE_KEYS)
     record = LogRecord(message) if isinstance(message, str) else LogRecord(line, no_message=True)
     record.time = _time_of(_first(entry, "timestamp", "time", "ts", "@timestamp", "asctime", "datetime", "date"))
     logger = _first(entry, "logger", "logger_name", "logger.name", "name", "log.logger", "scope")

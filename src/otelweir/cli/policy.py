@@ -13,18 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 import click
 
 from otelweir import errors
-from otelweir.cli.loglines import ERROR, LONGEST_LINE, LogRecord, records
+from otelweir.cli.loglines import ERROR, LONGEST_LINE, MESSAGE_KEYS, LogRecord, records
 from otelweir.pipeline.sample.logs.rules import ALWAYS_KEPT, OWN_EVENTS, Rule, Rules, matches
 from otelweir.signals import SEVERITIES, Severity
 
 if TYPE_CHECKING:
     from otelweir.pipeline.sample.logs.policy import Policy
     from otelweir.pipeline.sample.logs.sampler import Rollup
+    from otelweir.pipeline.sample.logs.settings import Mode
 
 _CAP: Final = 1_000_000
 _OTHER_NAMES: Final = {"warning": "warn", "critical": "fatal", "err": "error"}
@@ -55,7 +56,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 def command() -> None:
     """Check, explain and replay sampling policies.
 
-    docs/policy.md describes the format. Exit codes: 0 fine, 1 the policy is not valid, 2 wrong usage.
+    docs/policy.md describes the format. Exit codes: 0 fine, 1 the policy is not valid or cannot be read, 2 wrong usage.
     """
 
 
@@ -74,17 +75,7 @@ Examples:
 @_JSON
 def check(file: str, as_json: bool) -> None:
     """Say what a policy sets, or every problem of it with its line."""
-    try:
-        policy = _parsed(file)
-    except errors.PolicyError as error:
-        problems = _problems(error, file)
-        if as_json:
-            _print_json({"file": file, "valid": False, "code": error.code, "problems": problems})
-        else:
-            click.echo(error.detail, err=True)
-            number = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-            click.echo(f"{file} is not valid: {number} ({error.code})", err=True)
-        sys.exit(1)
+    policy = _parsed_or_told(file, as_json=as_json)
     rules, notes = policy.overlay(Path(file).name).rules, _notes(policy, file)
     if as_json:
         sets = policy.model_dump(exclude_unset=True, mode="json")
@@ -135,15 +126,6 @@ def _notes(policy: Policy, file: str) -> list[str]:
     return notes
 
 
-def _problems(error: errors.PolicyError, file: str) -> list[dict[str, Any]]:
-    problems = []
-    for line in error.detail.splitlines():
-        found = re.fullmatch(r"(?::(\d+))?: (.*)", line.removeprefix(file))
-        number = int(found[1]) if found and found[1] else None
-        problems.append({"line": number, "problem": found[2] if found else line})
-    return problems
-
-
 # --- explain
 
 
@@ -173,15 +155,12 @@ def explain(
     from otelweir.pipeline.sample.logs.pattern import pattern_of
     from otelweir.pipeline.sample.logs.text import TextPatterns
 
-    rules = _effective(file)
+    rules = _effective(file, as_json=as_json)
     found = pattern_of(event, "event") if event else TextPatterns()(message)
     identity = (pattern or found.id, found.template, severity, logger, event)
     ruling = rules.ruling(*identity)
-    reasons = list(_reasons(rules, identity, message))
-    fates = [_fate(number, ruling.rate, ruling.first) for number in (1, 11, 1000)]
-    if rules.mode != "on":
-        said = "off: every record is kept" if rules.mode == "off" else "dry-run: decided and counted, but all kept"
-        reasons.append(("sampling", said))
+    reasons = [*_mode_reason(rules), *_reasons(rules, identity, message)]
+    fates = [_fate(number, rules.mode, ruling.rate, ruling.first) for number in (1, 11, 1000)]
     if as_json:
         _print_json(
             {
@@ -209,7 +188,11 @@ def explain(
             ["severity", severity],
             ["logger", logger],
             *([["event", event]] if event else []),
-            ["rate", f"{ruling.rate:g}, after the first {ruling.first} in {rules.window_s:g} s"],
+            ["sampling", rules.mode],
+            [
+                "rate" if rules.mode == "on" else "rate if on",
+                f"{ruling.rate:g}, after the first {ruling.first} in {rules.window_s:g} s",
+            ],
         ],
         header=False,
     )
@@ -218,11 +201,18 @@ def explain(
     click.echo("\nIn a window:")
     for fate in fates:
         click.echo(f"  record {fate['record']:>4}: {fate['words']}")
-    if rules.budget_per_s is not None and 0 < ruling.rate < 1:
+    if rules.mode == "on" and rules.budget_per_s is not None and 0 < ruling.rate < 1:
         click.echo(f"  Less is kept while the process exceeds its budget of {rules.budget_per_s:g} records per second.")
 
 
 Identity = tuple[str, str, Severity, str, str | None]
+
+
+def _mode_reason(rules: Rules) -> Iterator[tuple[str, str]]:
+    if rules.mode == "off":
+        yield "sampling", "decides: it is off, so every record is kept; what follows would count if it were on"
+    elif rules.mode == "dry-run":
+        yield "sampling", "decides: it is a dry run, so every record is kept; what follows is counted only"
 
 
 def _reasons(rules: Rules, identity: Identity, message: str) -> Iterator[tuple[str, str]]:
@@ -265,7 +255,13 @@ def _standing(rule: Rule, by_rate: Rule | None, by_first: Rule | None, always: s
     return f"matches, but {winner.name if winner else 'another'} is more specific or comes later"
 
 
-def _fate(number: int, rate: float, first: int) -> dict[str, Any]:
+def _fate(number: int, mode: Mode, rate: float, first: int) -> dict[str, Any]:
+    """What happens to the n-th record of a window."""
+    if mode == "off":
+        return {"record": number, "kept": 1.0, "weight": 1, "words": "kept, weight 1 (sampling is off)"}
+    if mode == "dry-run":
+        on = _fate(number, "on", rate, first)["words"]
+        return {"record": number, "kept": 1.0, "weight": 1, "words": f"kept, weight 1 (dry-run; if on: {on})"}
     if number <= first:
         chance, words = 1.0, f"kept, weight 1 (one of the first {first})" if first > 1 else "kept, weight 1 (the first)"
     elif rate >= 1:
@@ -285,6 +281,10 @@ class _Replayed:
     records: int = 0
     lines: int = 0
     not_understood: int = 0
+    no_message: int = 0
+    kept_if_on: int = 0
+    errors: int = 0
+    errors_kept_if_on: int = 0
     timed: int = 0
     began: float | None = None
     ended: float | None = None
@@ -308,31 +308,35 @@ def replay(file: str, logfile: str, top: int, as_json: bool) -> None:
 
     Understands the usual forms of log lines, and JSON lines. Time is what the lines say. The records have no calls
     here, so patterns are those of their text: a rule for the pattern id of a live record may find nothing.
+
+    Where `sampling` is off or dry-run, all records are kept; it also says what would be kept if it were on.
     """
     from otelweir.pipeline.sample.logs.sampler import LogSampler
 
-    rules = replace(_effective(file), mode="on")  # what would be: also of a policy that is a dry run
+    rules = _effective(file, as_json=as_json)
     now = 0.0
     # The same file gives the same answer.
-    sampler = LogSampler(rules, clock=lambda: now, random=Random(0).random, max_patterns=_CAP)  # noqa: S311
+    would_be = replace(rules, mode="on")  # also of a policy that is off or a dry run
+    sampler = LogSampler(would_be, clock=lambda: now, random=Random(0).random, max_patterns=_CAP)  # noqa: S311
     told = _Replayed()
     time = _Timeline(rules.window_s)
-    errors_seen = errors_kept = 0
     with _opened(logfile) as (stream, size), _progress(size, hidden=as_json) as advance:
-        for record in records(_decoded(stream, advance)):
+        for record in records(_decoded(stream, advance, logfile)):
             now = time.of(record)
             told.records += 1
             told.lines += record.lines
             told.not_understood += not record.understood
+            told.no_message += record.no_message
             kept = sampler.text(record.logger, record.severity, record.message, record.event) is not None
+            told.kept_if_on += kept
             if record.severity >= ERROR:
-                errors_seen += 1
-                errors_kept += kept
+                told.errors += 1
+                told.errors_kept_if_on += kept
     told.timed, told.began, told.ended = time.timed, time.began, time.ended
     rows = sampler.rollups()
-    summary = _summary(file, logfile, told, rows, (errors_seen, errors_kept))
+    summary = _summary(file, logfile, rules.mode, told, rows)
     if as_json:
-        _print_json({**summary, "patterns": [_row(row) for row in rows[:top]]})
+        _print_json({**summary, "patterns": [_row(row, rules.mode) for row in rows[:top]]})
         return
     _print_replay(summary, rows, top, rules)
 
@@ -363,38 +367,54 @@ class _Timeline:
         return self._now
 
 
-def _summary(file: str, logfile: str, told: _Replayed, rows: list[Rollup], errors_: tuple[int, int]) -> dict[str, Any]:
-    kept = sum(row.kept for row in rows)
+def _summary(file: str, logfile: str, mode: Mode, told: _Replayed, rows: list[Rollup]) -> dict[str, Any]:
     return {
         "policy": file,
         "log": logfile,
+        "sampling": mode,
         "lines": told.lines,
         "records": told.records,
-        "kept": kept,
-        "saved_share": round(1 - kept / told.records, 6) if told.records else 0.0,
-        "errors": {"logged": errors_[0], "kept": errors_[1]},
+        **_kept(mode, told.records, told.kept_if_on),
+        "errors": {"logged": told.errors, "kept": told.errors_kept_if_on if mode == "on" else told.errors},
         "not_understood": told.not_understood,
+        "no_message": told.no_message,
         "with_time": told.timed,
         "seconds": round(told.ended - told.began, 3) if told.began is not None and told.ended is not None else None,
         "patterns_total": len({row.pattern.id for row in rows}),
     }
 
 
-def _row(row: Rollup) -> dict[str, Any]:
+def _row(row: Rollup, mode: Mode) -> dict[str, Any]:
     return {
         "pattern": row.pattern.id,
         "template": row.pattern.template,
         "severity": row.severity,
         "logged": row.seen,
-        "kept": row.kept,
-        "saved_share": round(1 - row.kept / row.seen, 6),
+        **_kept(mode, row.seen, row.kept),
     }
 
 
+def _kept(mode: Mode, logged: int, kept_if_on: int) -> dict[str, Any]:
+    """What is kept, and what would be if sampling were on."""
+    kept = kept_if_on if mode == "on" else logged
+    return {
+        "kept": kept,
+        "saved_share": _saved(logged, kept),
+        "kept_if_on": kept_if_on,
+        "saved_share_if_on": _saved(logged, kept_if_on),
+    }
+
+
+def _saved(logged: int, kept: int) -> float:
+    return round(1 - kept / logged, 6) if logged else 0.0
+
+
 def _print_replay(summary: dict[str, Any], rows: list[Rollup], top: int, rules: Rules) -> None:
+    on = rules.mode == "on"
+    kept_column, saved_column = ("kept", "saved") if on else ("kept if on", "saved if on")
     if rows:
         _print_table(
-            ["logged", "kept", "saved", "severity", "pattern", "template"],
+            ["logged", kept_column, saved_column, "severity", "pattern", "template"],
             [
                 [
                     f"{row.seen:,}",
@@ -406,15 +426,26 @@ def _print_replay(summary: dict[str, Any], rows: list[Rollup], top: int, rules: 
                 ]
                 for row in rows[:top]
             ],
-            right=("logged", "kept", "saved"),
+            right=("logged", kept_column, saved_column),
         )
     if len(rows) > top:
         click.echo(f"and {len(rows) - top:,} more; --top shows them")
     errors_ = summary["errors"]
+    would = f"{summary['kept_if_on']:,} ({summary['saved_share_if_on']:.1%} saved)"
+    if on:
+        fate = f"{summary['kept']:,} kept, {summary['saved_share']:.1%} saved"
+    else:
+        fate = f"{'sampling is off' if rules.mode == 'off' else 'dry-run'}: all are kept; on would keep {would}"
     click.echo(
-        f"\n{summary['records']:,} records, {summary['kept']:,} kept, {summary['saved_share']:.1%} saved; "
-        f"{errors_['logged']:,} errors, {errors_['kept']:,} kept; {summary['patterns_total']:,} patterns."
+        f"\n{_count(summary['records'], 'record')}{', ' if on else '; '}{fate}; "
+        f"{_count(errors_['logged'], 'error')}, {errors_['kept']:,} kept; "
+        f"{_count(summary['patterns_total'], 'pattern')}."
     )
+    if summary["no_message"]:
+        click.echo(
+            f"No message key found in {_count(summary['no_message'], 'JSON line')} "
+            f"(looked for {', '.join(MESSAGE_KEYS)}); the whole line counts as the message."
+        )
     if summary["not_understood"]:
         click.echo(f"Severity not understood: {summary['not_understood']:,}; counted as info.")
     if not summary["records"]:
@@ -448,17 +479,22 @@ def _opened(logfile: str) -> Iterator[tuple[BinaryIO, int | None]]:
         raise click.ClickException(f"{logfile} cannot be read: {error}") from None
 
 
-def _decoded(stream: BinaryIO, advance: Callable[[int], None]) -> Iterator[str]:
+def _decoded(stream: BinaryIO, advance: Callable[[int], None], logfile: str) -> Iterator[str]:
     """The lines as text; of a line that is too long, the beginning."""
     waiting = 0
+    encoding = "utf-8-sig"  # a byte order mark may stand before the first line only
     going_on = False
     while line := stream.readline(LONGEST_LINE):
         waiting += len(line)
         if waiting >= 2**20:
             advance(waiting)
             waiting = 0
+        if encoding == "utf-8-sig" and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+            name = "the standard input" if logfile == "-" else logfile
+            raise click.ClickException(f"{name} is UTF-16; save it as UTF-8")
         if not going_on:
-            yield line.decode("utf-8", "replace")
+            yield line.decode(encoding, "replace")
+        encoding = "utf-8"
         going_on = not line.endswith(b"\n")
 
 
@@ -479,6 +515,43 @@ def _progress(size: int | None, *, hidden: bool) -> Iterator[Callable[[int], Non
 # --- what they share
 
 
+def _parsed_or_told(file: str, *, as_json: bool) -> Policy:
+    try:
+        return _parsed(file)
+    except errors.PolicyError as error:
+        _tell(error, file, as_json=as_json)
+
+
+def _tell(error: errors.PolicyError, file: str, *, as_json: bool) -> NoReturn:
+    """Say why there is no policy, and leave.
+
+    The remedies of the problems speak of a running service, which has a last good policy; here there is none.
+    """
+    invalid = error.problem is errors.POLICY_INVALID
+    problems = _problems(error, file)
+    if as_json:
+        # Whether a file is valid that cannot be read, nobody knows.
+        valid = False if invalid else None
+        _print_json({"file": file, "valid": valid, "code": error.code, "problems": problems})
+    elif invalid:
+        click.echo(error.detail, err=True)
+        count = _count(len(problems), "problem")
+        click.echo(f"Error: {file} is not valid: {count} ({error.code}). Correct the above and try again.", err=True)
+    else:
+        remedy = " Check the path and the permissions." if error.problem is errors.POLICY_UNREADABLE else ""
+        click.echo(f"Error: {error.detail.rstrip('.')} ({error.code}).{remedy}", err=True)
+    sys.exit(1)
+
+
+def _problems(error: errors.PolicyError, file: str) -> list[dict[str, Any]]:
+    problems = []
+    for line in error.detail.splitlines():
+        found = re.fullmatch(r"(?::(\d+))?: (.*)", line.removeprefix(file))
+        number = int(found[1]) if found and found[1] else None
+        problems.append({"line": number, "problem": found[2] if found else line})
+    return problems
+
+
 def _parsed(file: str) -> Policy:
     from otelweir.pipeline.sample.logs.document import MAX_BYTES
     from otelweir.pipeline.sample.logs.policy import parse
@@ -491,11 +564,11 @@ def _parsed(file: str) -> Policy:
     return parse(data, file)
 
 
-def _effective(file: str) -> Rules:
+def _effective(file: str, *, as_json: bool) -> Rules:
     """The policy of a file over the settings of the environment."""
     from otelweir.settings import load
 
-    overlay = _parsed(file).overlay(Path(file).name)
+    overlay = _parsed_or_told(file, as_json=as_json).overlay(Path(file).name)
     # Warnings about the environment belong on stderr, in a line.
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     return overlay.over(Rules.of(load(os.environ).settings))
@@ -514,6 +587,10 @@ def _conditions(rule: Rule) -> str:
         if value
     ]
     return ", ".join(told)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _number(value: float | None) -> str:
