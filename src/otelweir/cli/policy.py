@@ -465,6 +465,8 @@ def _print_replay(summary: dict[str, Any], rows: list[Rollup], top: int, rules: 
 def _opened(logfile: str) -> Iterator[tuple[BinaryIO, int | None]]:
     """The stream to read lines from, and how many bytes are to come; None when nobody knows."""
     if logfile == "-":
+        if sys.stdin is None:
+            raise click.ClickException("the standard input is closed")
         yield sys.stdin.buffer, None
         return
     path = Path(logfile)
