@@ -184,6 +184,19 @@ class TestMistakes:
         assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.parametrize("name", ["demo", "dev"])
+    def test_no_folder_for_temporary_files_says_what_to_set(self, name: str) -> None:
+        program = f"""
+import sys, tempfile
+tempfile._candidate_tempdir_list = lambda: ["/does/not/exist"]
+sys.argv[1:] = [{name!r}, "--port", "0"]
+import otelweir.cli as c; c.main()
+"""
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "No usable temporary directory found in ['/does/not/exist']. Set TMPDIR" in done.stderr
+        assert "Traceback" not in done.stderr
+
     @pytest.mark.parametrize("module", ["fastapi", "uvicorn", "opentelemetry.instrumentation.fastapi"])
     def test_a_missing_extra_prints_its_remedy(self, module: str) -> None:
         program = (

@@ -98,6 +98,12 @@ class TestPlain:
             assert f"{expected} received" in out.splitlines()[-1]
             assert out.endswith(f"kept in {path}\n")
 
+    def test_an_address_for_everybody_is_told(self, launch: Launch) -> None:
+        """127.0.0.1 alone, as the address to send to from here, would hide it."""
+        process = launch("--plain", "--port", "0", "--host", "0.0.0.0")
+        assert first_line(process).startswith("Listening on http://127.0.0.1:")
+        assert first_line(process).startswith("Bound to 0.0.0.0: other machines can reach it")
+
 
 class TestOnATerminal:
     def test_a_view_is_drawn_and_ctrl_c_ends_it_with_a_summary(self, launch: Launch) -> None:
@@ -134,6 +140,12 @@ class TestMistakes:
         assert result.exit_code == 1
         assert f"cannot listen on 127.0.0.1:{port}" in result.output
         assert "choose another port with --port" in result.output
+
+    def test_a_host_that_does_not_exist_says_so(self) -> None:
+        result = CliRunner().invoke(command, ["--port", "0", "--host", "bogus.invalid"])
+        assert result.exit_code == 1
+        assert "cannot listen on bogus.invalid: the host name cannot be resolved" in result.output
+        assert "--port" not in result.output
 
     def test_a_file_that_is_no_database_says_what_to_do(self, tmp_path: Path) -> None:
         path = tmp_path / "notes.txt"

@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -171,6 +172,8 @@ class TestLimits:
             with DevServer(port=0, max_body_bytes=len(body) + room) as server:
                 answer = httpx.post(f"{server.url}/v1/logs", content=body, headers=JSON)
                 assert answer.status_code == expected
+                if expected == 413:
+                    assert f"the body is larger than {len(body) - 1} bytes;" in answer.json()["message"]
 
     @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
     def test_a_bomb_is_a_413(self, server: DevServer, encoding: str) -> None:
@@ -181,6 +184,7 @@ class TestLimits:
         bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(100)) + packer.flush()
         answer = httpx.post(f"{server.url}/v1/logs", content=bomb, headers=JSON | {"Content-Encoding": encoding})
         assert (answer.status_code, answer.json()["code"]) == (413, 8)
+        assert "the body unpacks to more than" in answer.json()["message"]
         assert "--max-body" in answer.json()["message"]
 
     def test_a_body_far_too_large_is_answered_in_words(self) -> None:
@@ -217,6 +221,21 @@ class TestLifeOfAServer:
     def test_a_host_that_is_not_here_says_so(self) -> None:
         with pytest.raises(ServerError, match=r"192\.0\.2\.1"):
             DevServer(port=0, host="192.0.2.1")
+
+    @pytest.mark.parametrize("host", ["bogus.invalid", "a" * 64 + ".example", "a..b"])
+    def test_a_name_that_cannot_be_resolved_is_not_a_matter_of_ports(self, host: str) -> None:
+        with pytest.raises(ServerError, match=r"WEIR-SERVER-005: .* the host name cannot be resolved\. .*--host"):
+            DevServer(port=0, host=host)
+
+    @pytest.mark.parametrize(("host", "exposed"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
+    def test_it_knows_whether_others_may_reach_it(self, host: str, exposed: bool) -> None:
+        with DevServer(port=0, host=host) as server:
+            assert server.is_exposed is exposed
+
+    def test_without_a_folder_for_temporary_files_it_says_what_to_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", "/does/not/exist")
+        with pytest.raises(ServerError, match="WEIR-SERVER-006: .*No such file.*TMPDIR"):
+            DevServer(port=0)
 
     def test_the_port_is_free_again_after_a_stop(self) -> None:
         with DevServer(port=0) as first:

@@ -39,6 +39,10 @@ class TestTheView:
             view_of(store.snapshot(), url="http://127.0.0.1:9")
         )
 
+    def test_a_warning_stands_below_the_heading(self, store: Store) -> None:
+        shown = screen(View(store.snapshot(), "http://127.0.0.1:4318", "", 1.0, warning="Bound to 0.0.0.0"))
+        assert "Bound to 0.0.0.0" in shown.splitlines()[1]
+
     def test_shows_totals_patterns_and_errors(self, store: Store, make: Make) -> None:
         store.write(make.batch(make.log(weight=3.0), make.rollup(seen=2000, kept=100)))
         store.write(

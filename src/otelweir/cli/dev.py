@@ -119,6 +119,8 @@ def _print_lines(server: DevServer, told: threading.Event) -> None:
     started = time.monotonic()
     lines = PlainLines(_snapshot(server))
     _say(f"Listening on {server.url}, {_keeps(server)}. Ctrl-C ends.")
+    if server.is_exposed:
+        _say(_exposed(server))
     shown = 0
     while True:
         ending = told.wait(_REFRESH_S)
@@ -144,7 +146,8 @@ def _draw(server: DevServer, told: threading.Event) -> None:
     snapshot, shown = _snapshot(server), server.store.revision
 
     def view(hint: str = "") -> View:
-        return View(snapshot, server.url, _keeps(server), time.monotonic() - started, hint)
+        warning = _exposed(server) if server.is_exposed else ""
+        return View(snapshot, server.url, _keeps(server), time.monotonic() - started, hint, warning)
 
     with Live(view("Ctrl-C ends"), console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         while not told.wait(_REFRESH_S):
@@ -164,6 +167,10 @@ def _snapshot(server: DevServer) -> Snapshot:
 
 def _keeps(server: DevServer) -> str:
     return "keeping it until the end" if server.store.is_temporary else f"keeping it in {server.store.path}"
+
+
+def _exposed(server: DevServer) -> str:
+    return f"Bound to {server.host}: other machines can reach it too, and nothing asks who they are."
 
 
 def _kept(server: DevServer) -> str:

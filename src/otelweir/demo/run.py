@@ -16,7 +16,7 @@ from otelweir.demo.comparison import Comparison, LogFile, Received, compare, wei
 from otelweir.demo.launch import Interrupted, Service
 from otelweir.demo.load import Load, drive
 from otelweir.devserver import DevServer, Pattern, Record, Span, Store
-from otelweir.errors import MissingExtra
+from otelweir.errors import NO_TEMPORARY_FOLDER, MissingExtra, ServerError
 from otelweir.pipeline.sample.logs.settings import DEFAULT_RATES
 
 Stage = Literal["backend", "service", "customers", "stop", "compare", "done"]
@@ -94,14 +94,17 @@ def run_demo(
 
     Raises:
         MissingExtra: Something that the demo needs is not installed.
-        ServerError: The backend cannot be started.
+        ServerError: The backend cannot be started, or there is no folder for temporary files.
         DemoError: The service does not start or does not stay up.
         Interrupted: `told` was set.
     """
     _need(*NEEDS)
     started = time.monotonic()
     told = told or threading.Event()
-    folder = Path(tempfile.mkdtemp(prefix="weir-demo-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="weir-demo-"))
+    except OSError as error:
+        raise ServerError(NO_TEMPORARY_FOLDER, str(error)) from None
     keep = False
     try:
         report = _run(seconds, port, db, tell, told, folder, started)

@@ -95,7 +95,7 @@ async def _read(request: Request, max_bytes: int) -> bytes:
             if size > max_bytes + _DISCARDED_BYTES:
                 break
     if size > max_bytes:
-        raise otlp.too_large(max_bytes)
+        raise otlp.too_large(max_bytes, "is larger than")
     return b"".join(chunks)
 
 

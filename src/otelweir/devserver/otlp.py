@@ -116,7 +116,7 @@ def unpack(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
     match content_encoding.strip().lower():
         case "" | "identity":
             if len(body) > max_bytes:
-                raise too_large(max_bytes)
+                raise too_large(max_bytes, "is larger than")
             return body
         case "gzip" | "x-gzip":
             return _inflate(body, "gzip", zlib.MAX_WBITS | 16, max_bytes)
@@ -176,10 +176,8 @@ _RESPONSES: Mapping[Signal, Callable[[], Any]] = {
 # ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def too_large(max_bytes: int) -> TooLargeError:
-    return TooLargeError(
-        f"the body is larger than {max_bytes:,} bytes unpacked; send smaller batches or raise the limit (--max-body)"
-    )
+def too_large(max_bytes: int, how: Literal["is larger than", "unpacks to more than"]) -> TooLargeError:
+    return TooLargeError(f"the body {how} {max_bytes:,} bytes; send smaller batches or raise the limit (--max-body)")
 
 
 def _inflate(body: bytes, name: str, wbits: int, max_bytes: int) -> bytes:
@@ -195,7 +193,7 @@ def _inflate(body: bytes, name: str, wbits: int, max_bytes: int) -> bytes:
             raise MalformedError(f"the body is not valid {name}: {error}") from None
         room -= len(part)
         if room < 0:
-            raise too_large(max_bytes)
+            raise too_large(max_bytes, "unpacks to more than")
         parts.append(part)
         if not stream.eof:
             raise MalformedError(f"the {name} body ends early")
@@ -216,12 +214,12 @@ def _parse_json(request: Message, body: bytes) -> None:
     except ValueError as error:  # also what is not UTF-8
         raise MalformedError(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
-        raise MalformedError(f"the JSON body must be an object, a {name}")
+        raise MalformedError(f"the JSON body must be an object, an {name}")
     _hex_to_base64(document)
     try:
         json_format.ParseDict(document, request, ignore_unknown_fields=True)
     except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
-        raise MalformedError(f"the body is not a {name} in JSON: {error}") from None
+        raise MalformedError(f"the body is not an {name} in JSON: {error}") from None
 
 
 def _hex_to_base64(document: dict[str, Any]) -> None:

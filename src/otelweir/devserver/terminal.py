@@ -44,22 +44,28 @@ class View:
         keeps: Where it is kept, in words.
         up_s: Seconds since the start.
         hint: What the user can do, at the end; nothing in the last view.
+        warning: What the user should know before anything else.
     """
 
-    def __init__(self, snapshot: Snapshot, url: str, keeps: str, up_s: float, hint: str = "") -> None:
+    def __init__(
+        self, snapshot: Snapshot, url: str, keeps: str, up_s: float, hint: str = "", warning: str = ""
+    ) -> None:
         self.snapshot = snapshot
         self.url = url
         self.keeps = keeps
         self.up_s = up_s
         self.hint = hint
+        self.warning = warning
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         totals = self.snapshot.totals
         width = options.max_width
-        room = max(6, (options.height or console.size.height) - _FRAME_LINES)
+        room = max(6, (options.height or console.size.height) - _FRAME_LINES - bool(self.warning))
         errors = self.snapshot.errors[: min(_MAX_ERRORS, room // 3)]
         patterns = self.snapshot.patterns[: room - len(errors) - (1 if errors else 0)]
         parts: list[Text | Table | Padding | Rule] = [self._heading(), Text()]
+        if self.warning:
+            parts[1:1] = [Padding(Text(clean(self.warning), "yellow"), (0, 2))]
         if not any(intake.requests for intake in totals.intake.values()):
             parts.append(Padding(_waiting(self.url), (0, 2)))
         else:
