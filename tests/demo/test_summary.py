@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,13 @@ def shown(renderable: object, width: int) -> str:
     return console.export_text()
 
 
+def in_ascii(renderable: object) -> str:
+    file = TextIOWrapper(BytesIO(), "ascii", errors="replace")
+    Console(width=80, file=file).print(renderable)
+    file.seek(0)
+    return file.read()
+
+
 class TestForAPerson:
     @pytest.mark.parametrize("width", [80, 120])
     def test_says_what_was_logged_sent_and_saved(self, report: Report, width: int) -> None:
@@ -70,6 +78,29 @@ class TestForAPerson:
     @pytest.mark.parametrize("width", [40, 60, 80, 120, 300])
     def test_fits(self, report: Report, width: int) -> None:
         assert max(map(len, shown(Summary(report), width).splitlines())) <= min(width, 120)
+
+    @pytest.mark.parametrize("width", [40, 50, 60, 80])
+    def test_no_number_of_the_severities_is_cut(self, report: Report, width: int) -> None:
+        truth = Truth(Counter(info=1_234_500, error=1_000), [])
+        received = replace(report.comparison.received, records={"info": 110_000}, rolled_up={"info": 1_234_500})
+        text = shown(Summary(replace(report, comparison=compare(truth, received))), width)
+        table = text[text.index("logged", text.index("weights")) :].partition("Top patterns")[0]
+        assert "1,234,500" in table
+        assert "110,000" in table
+        assert "…" not in table
+
+    def test_an_output_without_signs_gets_words(self, report: Report) -> None:
+        """A pass and a failure must never come out as the same question mark."""
+        comparison = report.comparison
+        lost = compare(comparison.truth, replace(comparison.received, error_ids=["e1"]))
+        report.trace[0] = replace(report.trace[0], status="error")
+        text = in_ascii(Summary(replace(report, comparison=lost)))
+        assert "FAILED errors" in text
+        assert "ok counts" in text
+        assert "#####" in text
+        assert "`- charge card" in text
+        assert "POST /checkout FAILED" in text
+        assert "?" not in text
 
     def test_a_difference_stands_out_and_says_what_to_do(self, report: Report) -> None:
         comparison = report.comparison
@@ -133,6 +164,19 @@ class TestProgress:
             for stage in ("backend", "customers", "customers", "stop", "done"):
                 progress.tell(Moment(stage))
         assert len(console.export_text().splitlines()) == 3
+
+    @pytest.mark.parametrize("ended", [False, True])
+    def test_an_output_without_signs_gets_words(self, ended: bool) -> None:
+        file = TextIOWrapper(BytesIO(), "ascii", errors="replace")
+        console = Console(force_terminal=True, width=80, file=file, _environ={"TERM": "xterm"})
+        progress = Progress(console, 8)
+        with progress:
+            progress.tell(Moment("customers" if ended else "done", "http://127.0.0.1:1", 4.0, 100, 1200, 90))
+        file.seek(0)
+        shown = file.read()
+        assert "ok" in shown
+        assert ("FAILED" in shown) is ended
+        assert "?" not in shown.replace("\x1b[?25l", "").replace("\x1b[?25h", "")
 
     @pytest.mark.parametrize("width", [40, 80, 120])
     def test_on_a_terminal_it_shows_how_far_it_is(self, width: int) -> None:

@@ -234,7 +234,7 @@ class TestLifeOfAServer:
 
     def test_without_a_folder_for_temporary_files_it_says_what_to_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tempfile, "tempdir", "/does/not/exist")
-        with pytest.raises(ServerError, match="WEIR-SERVER-006: .*No such file.*TMPDIR"):
+        with pytest.raises(ServerError, match=r"WEIR-SERVER-006: .*No such file.*TMPDIR"):
             DevServer(port=0)
 
     def test_the_port_is_free_again_after_a_stop(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +38,13 @@ class TestTheView:
         assert "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9 " in screen(
             view_of(store.snapshot(), url="http://127.0.0.1:9")
         )
+
+    def test_an_output_without_signs_gets_others(self, store: Store, make: Make) -> None:
+        store.write(make.batch(make.log(weight=3.0), make.rollup(seen=2000, kept=100)))
+        file = TextIOWrapper(BytesIO(), "ascii")
+        Console(file=file, width=110).print(view_of(store.snapshot()))
+        file.seek(0)
+        assert "####" in file.read()
 
     def test_a_warning_stands_below_the_heading(self, store: Store) -> None:
         shown = screen(View(store.snapshot(), "http://127.0.0.1:4318", "", 1.0, warning="Bound to 0.0.0.0"))

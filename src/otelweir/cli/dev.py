@@ -85,6 +85,9 @@ def command(host: str, port: int, db: Path | None, plain: bool, max_body: int) -
         server = DevServer(port=port, host=host, db=db, max_body_bytes=max_body)
     except WeirError as error:
         raise click.ClickException(str(error)) from None
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # senders may use signs that the output's encoding does not have
+            stream.reconfigure(errors="replace")
     # In a pipe, and in a terminal that cannot redraw.
     plain = plain or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb"
     with _until_told() as told, server:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from otelweir.demo.run import Moment, Stage
+from otelweir.devserver.signs import Legible, has_signs, mark
 
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)[:-1]
 _WORDS: Final[dict[Stage, str]] = {
@@ -65,23 +66,24 @@ class _View:
         self.moment = Moment("backend")
         self.ended = False
         self._seconds = seconds
-        self._spinner = Spinner("dots", style="cyan")
+        self._spinners = {name: Spinner(name, style="cyan") for name in ("dots", "line")}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         moment = self.moment
         at = len(STAGES) if moment.stage == "done" else STAGES.index(moment.stage)
         table = Table.grid(padding=(0, 1))
-        table.add_column(width=3, justify="right")
+        failed, fine = (mark(ok, options.encoding) for ok in (False, True))
+        table.add_column(width=max(3, len(failed) if self.ended else 0), justify="right")
         table.add_column(no_wrap=True, overflow="ellipsis")
         for index, stage in enumerate(STAGES):
             now = index == at
-            mark = Text("✓", "green") if index < at else Text("·", "dim")
-            if now:
-                mark = Text("✗", "red") if self.ended else mark
+            sign = Text(fine, "green") if index < at else Text("·", "dim")
+            if now and self.ended:
+                sign = Text(failed, "red")
             text = Text(_WORDS[stage], "" if index <= at else "dim")
             if stage == "backend" and moment.url:
                 text.append(f"  {moment.url}", "dim")
-            table.add_row(self._spinner if now and not self.ended else mark, text)
+            table.add_row(self._spinner(options.encoding) if now and not self.ended else sign, text)
             if stage == "customers" and index <= at:
                 table.add_row("", self._bar(options.max_width))
                 table.add_row(
@@ -96,8 +98,11 @@ class _View:
                     ),
                 )
         yield Text()
-        yield table
+        yield Legible(table)
         yield Text()
+
+    def _spinner(self, encoding: str) -> Spinner:
+        return self._spinners["dots" if has_signs(encoding) else "line"]
 
     def _bar(self, width: int) -> Table:
         bar = Table.grid(padding=(0, 1))

@@ -15,6 +15,7 @@ from rich.text import Text
 from otelweir.demo.comparison import SEVERITIES, Comparison
 from otelweir.demo.run import Report
 from otelweir.devserver import Pattern, Record, Span
+from otelweir.devserver.signs import Legible, mark
 from otelweir.devserver.terminal import clean, percent, span_tree
 
 _STYLES: Final = {"debug": "dim", "info": "cyan", "warn": "yellow", "error": "bold red", "fatal": "bold white on red"}
@@ -39,21 +40,23 @@ class Summary:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width, _MAX_WIDTH)
-        yield from console.render(Group(*self._parts(width)), options.update_width(width))
+        parts = self._parts(width, options.encoding)
+        yield from console.render(Legible(Group(*parts)), options.update_width(width))
 
-    def _parts(self, width: int) -> Iterator[RenderableType]:
+    def _parts(self, width: int, encoding: str) -> Iterator[RenderableType]:
         report, comparison = self.report, self.report.comparison
         yield from (_headline(comparison, width - 4), Text())
         verdict = "Nothing that matters is missing" if report.ok else "Not everything fits"
         yield from (_title(verdict, "  ·  held against the shop's own log file"), Text())
-        yield from (_indented(_checks(report)), Text())
-        yield from (_indented(_severities(comparison)), Text())
+        yield from (_indented(_checks(report, encoding)), Text())
+        yield from (_indented(_Severities(comparison)), Text())
         if report.patterns:
             yield _title("Top patterns", f"  ·  of {len(report.patterns)}")
             yield from (_indented(_patterns(report.patterns[:_TOP_PATTERNS])), Text())
         if report.trace:
             yield _title("One trace", f"  ·  of {report.traces:,}: what happened in one request that failed")
-            yield from (_indented(span_tree(without_messages(report.trace), width - 4)), Text())
+            spans, cross = without_messages(report.trace), mark(False, encoding)
+            yield from (_indented(span_tree(spans, width - 4, cross)), Text())
             yield from (_indented(_records(report.trace_records)), Text())
         if not report.ok:
             yield from (_title("What to do"), _indented(_remedy(report)), Text())
@@ -135,67 +138,89 @@ def _headline(comparison: Comparison, width: int) -> RenderableType:
     return _indented(Group(words, Text.assemble(("█" * cells, "green"), ("░" * (width - cells), "bright_black"))))
 
 
-def _checks(report: Report) -> Table:
+def _checks(report: Report, encoding: str) -> Table:
     comparison = report.comparison
     truth, received = comparison.truth, comparison.received
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    _check(
-        table,
+
+    def check(name: str, fine: str, wrong: Sequence[str]) -> None:
+        sign = (mark(not wrong, encoding), "bold red" if wrong else "bold green")
+        table.add_row(Text.assemble(sign, (f" {name}", "bold")), Text(clean("; ".join(wrong) or fine)))
+
+    check(
         "errors",
         f"{truth.errors:,} logged, {len(received.error_ids):,} received: every one of them, once",
         comparison.errors,
     )
-    _check(
-        table,
+    check(
         "counts",
         f"{received.rollups:,} roll-ups say {sum(received.rolled_up.values()):,}: exactly what was logged",
         comparison.counts,
     )
-    _check(
-        table,
+    check(
         "weights",
         f"what was sent stands for {received.weight:,.0f}, an estimate: {abs(comparison.weight_deviation):.1%} off",
         comparison.weights,
     )
     if report.problems:
-        _check(table, "demo", "", report.problems)
+        check("demo", "", report.problems)
     return table
 
 
-def _check(table: Table, name: str, fine: str, wrong: Sequence[str]) -> None:
-    mark = ("✗", "bold red") if wrong else ("✓", "bold green")
-    table.add_row(Text.assemble(mark, (f" {name}", "bold")), Text(clean("; ".join(wrong) or fine)))
+class _Severities:
+    """The table of severities, as wide as there is room: it gives up air, then columns, and never digits."""
 
-
-def _severities(comparison: Comparison) -> Table:
-    truth, received = comparison.truth, comparison.received
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim", show_footer=True)
-    table.add_column("", Text("all"), no_wrap=True)
-    columns = (
-        ("logged", truth.logged),
-        ("by roll-ups", sum(received.rolled_up.values())),
-        ("by weights", round(received.weight)),
-        ("sent", received.sent),
+    _FORMS: Final = (
+        (3, ()),
+        (2, ()),
+        (3, ("by weights",)),
+        (1, ("by weights",)),
+        (1, ("by weights", "by roll-ups")),
     )
-    for name, total in columns:
-        table.add_column(name, Text(f"{total:,}", "bold"), justify="right", no_wrap=True)
-    table.add_column("saved", Text(percent(comparison.share_saved), "bold green"), justify="right", no_wrap=True)
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # Measured where it has room: elsewhere a table is as wide as what there is.
+        ample = options.update_width(10 * _MAX_WIDTH)
+        forms = [_severities(self._comparison, air, without) for air, without in self._FORMS]
+        fitting = (form for form in forms if console.measure(form, options=ample).maximum <= options.max_width)
+        yield next(fitting, forms[-1])
+
+
+def _severities(comparison: Comparison, air: int, without: Sequence[str]) -> Table:
+    truth, received = comparison.truth, comparison.received
+    table = Table(box=None, padding=(0, air, 0, 0), pad_edge=False, header_style="dim", show_footer=True)
+    table.add_column("", Text("all"), no_wrap=True)
+    totals = {
+        "logged": f"{truth.logged:,}",
+        "by roll-ups": f"{sum(received.rolled_up.values()):,}",
+        "by weights": f"{received.weight:,.0f}",
+        "sent": f"{received.sent:,}",
+        "saved": percent(comparison.share_saved),
+    }
+    shown = [name for name in totals if name not in without]
+    for name in shown:
+        style = "bold green" if name == "saved" else "bold"
+        table.add_column(name, Text(totals[name], style), justify="right", no_wrap=True)
     for severity in SEVERITIES:
         logged, told = truth.by_severity[severity], received.rolled_up.get(severity, 0)
         sent = received.records.get(severity, 0)
         if not (logged or told or sent):
             continue
-        table.add_row(
-            Text(severity.upper(), _STYLES[severity]),
-            f"{logged:,}",
-            Text(f"{told:,}", "" if told == logged else "bold red"),
-            f"{received.weights.get(severity, 0.0):,.0f}",
-            f"{sent:,}",
-            _saved(max(0.0, 1 - sent / logged) if logged else 0.0),
-        )
-    table.add_row(Text("roll-ups", "dim"), "", "", "", f"{received.rollups:,}", "")
+        cells = {
+            "logged": Text(f"{logged:,}"),
+            "by roll-ups": Text(f"{told:,}", "" if told == logged else "bold red"),
+            "by weights": Text(f"{received.weights.get(severity, 0.0):,.0f}"),
+            "sent": Text(f"{sent:,}"),
+            "saved": _saved(max(0.0, 1 - sent / logged) if logged else 0.0),
+        }
+        table.add_row(Text(severity.upper(), _STYLES[severity]), *(cells[name] for name in shown))
+    rollups = {"sent": f"{received.rollups:,}"}
+    table.add_row(Text("roll-ups", "dim"), *(rollups.get(name, "") for name in shown))
     return table
 
 

@@ -15,6 +15,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from otelweir.devserver.signs import Legible
 from otelweir.devserver.views import Pattern, Record, Snapshot, Span, Totals
 
 _STYLES = {
@@ -83,7 +84,7 @@ class View:
         parts.append(Text())
         if self.hint:
             parts.append(Text(f"  {self.hint}", "dim"))
-        yield Group(*parts)
+        yield Legible(Group(*parts))
 
     def _heading(self) -> Text:
         return Text.assemble(
@@ -140,8 +141,8 @@ def totals_line(totals: Totals) -> str:
     return " | ".join(parts)
 
 
-def span_tree(spans: list[Span], width: int = 100) -> Table:
-    """Spans as a tree with durations, and where in the whole each one lies."""
+def span_tree(spans: list[Span], width: int = 100, cross: str = "✗") -> Table:
+    """Spans as a tree with durations, and where in the whole each one lies; a cross marks what failed."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column(justify="right", no_wrap=True)
@@ -158,7 +159,7 @@ def span_tree(spans: list[Span], width: int = 100) -> Table:
         if len(services) > 1:
             name.append(f" {clean(span.service)}", "cyan")
         if failed:
-            name.append(" ✗", "bold red")
+            name.append(f" {cross}", "bold red")
         lies = _extent(span.start_ns - start_ns, span.duration_ns, whole_ns, max(10, width // 4))
         table.add_row(name, milliseconds(span.duration_ns), Text(lies, "red" if failed else "green"))
     return table
