@@ -136,10 +136,18 @@ class TestTheTree:
             "GET / server",
             "├─ SELECT client",
             "│",
-            "└─ charge ✗",
+            "└─ charge",
         ]
+        assert ["✗" in line for line in shown] == [False, False, False, True]
         assert ["40.0 ms" in shown[0], "10.0 ms" in shown[1], "5.0 ms" in shown[2]] == [True] * 3
         assert shown[3].rstrip().endswith("20.0 ms" + "  " + " " * 5 + "━" * 5)
+
+    @pytest.mark.parametrize("width", [40, 60])
+    def test_names_give_way_to_marks_and_numbers(self, store: Store, make: Make, width: int) -> None:
+        name = "POST /a/rather/long/route/{of}/{a}/{shop}"
+        store.write(make.batch(make.span(name=name, status="error", start_ns=0, end_ns=1_234_500_000)))
+        (line,) = screen(span_tree(store.trace("aa" * 16), width, "FAILED"), width).splitlines()
+        assert "…  FAILED  1,234.5 ms  ━━━━━━━━━━" in line
 
     def test_a_very_deep_trace_is_drawn(self, store: Store, make: Make) -> None:
         store.write(

@@ -144,10 +144,16 @@ def totals_line(totals: Totals) -> str:
 def span_tree(spans: list[Span], width: int = 100, cross: str = "✗") -> Table:
     """Spans as a tree with durations, and where in the whole each one lies; a cross marks what failed."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    rows = list(_walk(spans))
+    cells = max(10, width // 4)
+    marks = len(cross) if any(span.status == "error" for _, span in rows) else 0
+    figures = max((len(milliseconds(span.duration_ns)) for _, span in rows), default=0)
+    # Where there is little room the names give way: a number that is cut would be another one.
+    room = width - marks - figures - cells - 6
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(6, room))
+    table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
-    rows = list(_walk(spans))
     start_ns = min((span.start_ns for _, span in rows), default=0)
     whole_ns = max((span.start_ns + span.duration_ns for _, span in rows), default=0) - start_ns
     services = {span.service for _, span in rows}
@@ -158,10 +164,9 @@ def span_tree(spans: list[Span], width: int = 100, cross: str = "✗") -> Table:
             name.append(f" {span.kind}", "dim")
         if len(services) > 1:
             name.append(f" {clean(span.service)}", "cyan")
-        if failed:
-            name.append(f" {cross}", "bold red")
-        lies = _extent(span.start_ns - start_ns, span.duration_ns, whole_ns, max(10, width // 4))
-        table.add_row(name, milliseconds(span.duration_ns), Text(lies, "red" if failed else "green"))
+        lies = _extent(span.start_ns - start_ns, span.duration_ns, whole_ns, cells)
+        sign = Text(cross if failed else "", "bold red")
+        table.add_row(name, sign, milliseconds(span.duration_ns), Text(lies, "red" if failed else "green"))
     return table
 
 
