@@ -274,9 +274,9 @@ class LogCapture:
         if self._max_length is not None:
             attributes = {name: shortened(value, self._max_length) for name, value in attributes.items()}
         dropped = max(0, len(attributes) - int(min(self._most, len(attributes))))
-        bounded = BoundedAttributes(
-            attributes=dict(islice(attributes.items(), dropped, None)), immutable=False, extended_attributes=True
-        )
+        bounded = BoundedAttributes(immutable=False, extended_attributes=True)
+        # Not by its constructor: SDKs before 1.45 refuse lists of several types there, though they can encode them.
+        bounded._dict.update(islice(attributes.items(), dropped, None))
         bounded.dropped = dropped
         return bounded
 
