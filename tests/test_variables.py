@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelweir import settings
+from otelweir import errors, settings
 from otelweir.variables import (
     Form,
     documentation,
@@ -181,3 +181,21 @@ class TestSections:
 
     def test_the_string_below_a_field_is_its_documentation(self) -> None:
         assert documentation(Section) == {"first": "The first setting."}
+
+
+class TestAddresses:
+    @pytest.mark.parametrize("given", ["bob:hush@h", "http:/u:hush@h", "ftp://u:a hush@h"])
+    def test_that_cannot_be_used_are_reported_without_credentials(
+        self, given: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        errors.forget_warnings()
+        settings.load({"WEIR_POLICY_URL": given})
+        assert "WEIR_POLICY_URL='" in caplog.text
+        assert "hush" not in caplog.text
+
+    @pytest.mark.parametrize("given", ["https://u:hush@h/p", "HTTP:/u:hush@h", "s3://u:hush@h/p"])
+    def test_are_no_paths(self, given: str, caplog: pytest.LogCaptureFixture) -> None:
+        errors.forget_warnings()
+        assert settings.load({"WEIR_POLICY_FILE": given}).settings.policy_file is None
+        assert "set WEIR_POLICY_URL for a URL" in caplog.text
+        assert "hush" not in caplog.text

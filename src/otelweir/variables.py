@@ -34,11 +34,13 @@ class Form(Generic[T]):
         read: Gives the value; raises ValueError or TypeError for what is not allowed. Takes the text of a variable or
             a value given in code.
         secret: Whether the value must never be shown.
+        shown: Gives a value, good or bad, as it may be shown; None where all of it may be.
     """
 
     words: str
     read: Callable[[Any], T]
     secret: bool = False
+    shown: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def read(section: type[T], environ: Mapping[str, str], code: Mapping[str, Any] =
 
 
 def _report(var: Var, given: object, reason: str, default: object) -> None:
-    value = "***" if var.form.secret else repr(given)
+    value = "***" if var.form.secret else repr(var.form.shown(str(given)) if var.form.shown else given)
     # int() and float() speak of literals and bases; the allowed form says it better.
     why = f" ({reason})" if reason and "literal" not in reason and "convert" not in reason else ""
     errors.warn(errors.BAD_VALUE, f"{var.name}={value} is not {var.form.words}{why}; the default is {shown(default)}")
@@ -215,6 +217,30 @@ def text(words: str, pattern: str = ".+") -> Form[str]:
     return Form(words, read)
 
 
+def url(words: str) -> Form[str]:
+    """A web address; credentials in it are not shown."""
+    return Form(words, text(words, r"(?i)https?://.+").read, shown=without_credentials)
+
+
+def file(words: str, *, for_urls: str) -> Form[str]:
+    """A path.
+
+    Args:
+        for_urls: The variable that takes addresses; this one refuses them.
+    """
+
+    def read(value: object) -> str:
+        found = text(words).read(value)
+        if re.match(_SCHEME, found):
+            raise ValueError(f"set {for_urls} for a URL")
+        return found
+
+    def show(value: str) -> str:
+        return without_credentials(value) if re.match(_SCHEME, value) else scrubbed(value)
+
+    return Form(words, read, shown=show)
+
+
 def secret(words: str) -> Form[Secret]:
     return Form(words, lambda value: Secret(text(words).read(value)), secret=True)
 
@@ -267,3 +293,27 @@ def shown(value: object) -> str:
         case float():
             return f"{value:g}"
     return str(value)
+
+
+_SCHEME: Final = r"(?i:https?:/*|grpcs?:/*|[a-z][a-z0-9+.-]*://)"
+_USER_INFO: Final = re.compile(rf"({_SCHEME})?.*@", re.DOTALL)
+_USER_INFO_WITHIN: Final = re.compile(
+    # with a scheme, or after the start of a word when there is a colon as between name and password
+    rf"({_SCHEME})\S*@|(?<![^\s='\"(])[^\s@='\"(]*:\S*@"
+)
+# Punctuation that ends the address belongs to the sentence.
+_QUERY: Final = re.compile(r"([?&][^=&#\s]+=)[^&#\s]+?(?=[:;,.)'\"]*(?:[&#\s]|$))")
+
+
+def without_credentials(address: str) -> str:
+    """An address, well-formed or not, as it may be shown: nothing before the last `@`, no values of the query.
+
+    >>> without_credentials("https://me:pw@example.com/?token=abc")
+    'https://***@example.com/?token=***'
+    """
+    return _QUERY.sub(r"\1***", _USER_INFO.sub(lambda found: f"{found[1] or ''}***@", address, count=1))
+
+
+def scrubbed(sentence: str) -> str:
+    """A text without the credentials and the query values of the addresses in it."""
+    return _QUERY.sub(r"\1***", _USER_INFO_WITHIN.sub(lambda found: f"{found[1] or ''}***@", sentence))

@@ -82,6 +82,39 @@ class TestExitCode:
         assert run("--timeout", "soon").returncode == 2
 
 
+class TestSecrets:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer SEKRET"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer SEKRET=="),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=SEKRET;x"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=SEK%0ARET"),
+            ("OTEL_EXPORTER_OTLP_HEADER", "api-key=SEKRET"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "u:SEKRET@127.0.0.1:1"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:SEKRET/x@127.0.0.1:1"),
+            ("WEIR_POLICY_URL", "bob:SEKRET@h"),
+            ("WEIR_POLICY_FILE", "https://u:SEKRET@h/p"),
+        ],
+    )
+    def test_are_neither_printed_nor_logged(self, name: str, value: str, free_port: int) -> None:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port}", name: value}
+        for arguments in ((), ("--json",)):
+            done = run(*arguments, **environ)
+            assert done.returncode == 1
+            assert done.stderr == ""
+            assert not any(secret in done.stdout for secret in ("SEK", "RET=", "RET\n", "KRET"))
+
+
+class TestPropagators:
+    def test_that_stop_opentelemetry_do_not_stop_the_doctor(self) -> None:
+        """opentelemetry.propagate raises when it is imported."""
+        done = run("--no-network", OTEL_PROPAGATORS="bogus")
+        assert (done.returncode, done.stderr) == (1, "")
+        assert "problem: WEIR-CONFIG-005: OTEL_PROPAGATORS=bogus is not a list of" in done.stdout
+        assert done.stdout.endswith("1 problem: see what to do above.\n")
+
+
 class TestJson:
     def test_is_one_object_and_nothing_else(self, free_port: int) -> None:
         done = run("--json", WEIR_LOG_BUDGET="9", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port}")
@@ -89,6 +122,7 @@ class TestJson:
         assert (done.returncode, done.stderr, told["ok"]) == (1, "", False)
         assert {"name": "WEIR_LOG_BUDGET", "value": "9", "origin": "variable"} in told["settings"]
         assert [finding["code"] for finding in told["findings"] if finding["level"] == "problem"] == ["WEIR-SERVER-003"]
+        assert {"name": "WEIR_POLICY_FILE", "value": None, "origin": "default"} in told["settings"]
         assert {package["name"] for package in told["packages"]} >= {"opentelemetry-api", "opentelemetry-sdk"}
         assert [one["signal"] for one in told["endpoints"]] == ["traces", "metrics", "logs"]
 

@@ -99,6 +99,27 @@ class TestConfiguration:
         assert not report.ok
         assert "hush" not in json.dumps(asdict(report))
 
+    @pytest.mark.parametrize("variable", ["WEIR_POLICY_FILE", "WEIR_POLICY_URL"])
+    @pytest.mark.parametrize("value", ["https://u:hush@h/p", "http:/u:hush@h", "bob:hush@h", "https://u:a hush@h"])
+    def test_no_credentials_of_a_policy_get_into_the_report(self, variable: str, value: str) -> None:
+        assert "hush" not in json.dumps(asdict(seen({variable: value})))
+
+    def test_a_url_as_policy_file_is_told_its_variable(self) -> None:
+        (finding,) = seen({"WEIR_POLICY_FILE": "https://h/p"}).findings
+        assert "set WEIR_POLICY_URL for a URL" in finding.what
+
+    def test_a_finding_has_its_remedy_once(self, tmp_path: Path) -> None:
+        (tmp_path / "policy.json").write_text('{"firstt": 1, "budgett": 7, "modee": "on"}')
+        report = seen({"WEIR_LOG_FRST": "1", "WEIR_POLICY_FILE": str(tmp_path / "policy.json")})
+        assert sorted(findings(report)) == [("problem", "WEIR-CONFIG-002"), ("problem", "WEIR-POLICY-002")]
+        for finding in report.findings:
+            assert finding.remedy not in finding.what
+            assert "troubleshooting" not in finding.what
+
+    def test_what_is_unset_has_no_value(self) -> None:
+        rows = {row.name: row.value for row in seen().settings}
+        assert (rows["WEIR_LOG_BUDGET"], rows["WEIR_LOG_FIRST"]) == (None, "10")
+
     def test_a_path_in_the_base_endpoint_is_a_problem(self) -> None:
         report = seen({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318/v1/traces/"})
         assert [finding.remedy for finding in report.findings] == [
@@ -128,7 +149,7 @@ class TestPolicy:
         report = seen({"WEIR_POLICY_FILE": str(tmp_path / "policy.json")})
         rows = {row.name: (row.value, row.origin) for row in report.settings}
         assert rows["WEIR_LOG_BUDGET"] == ("7", "policy file")
-        assert rows["WEIR_LOG_RATES"][0].startswith("debug=0.5,info=0.2")
+        assert (rows["WEIR_LOG_RATES"][0] or "").startswith("debug=0.5,info=0.2")
         assert rows["WEIR_LOG_FIRST"] == ("10", "default")
         assert [row.value for row in report.policy] == ["valid, 0 rules"]
         assert report.ok
@@ -136,7 +157,7 @@ class TestPolicy:
     def test_no_budget_is_said_so(self, tmp_path: Path) -> None:
         (tmp_path / "policy.json").write_text('{"budget": "none"}')
         report = seen({"WEIR_POLICY_FILE": str(tmp_path / "policy.json"), "WEIR_LOG_BUDGET": "5"})
-        assert ("WEIR_LOG_BUDGET", "unset") in [(row.name, row.value) for row in report.settings]
+        assert ("WEIR_LOG_BUDGET", None) in [(row.name, row.value) for row in report.settings]
 
     @pytest.mark.parametrize(("text", "code"), [('{"budgett": 7}', "WEIR-POLICY-002"), (None, "WEIR-POLICY-001")])
     def test_one_that_cannot_be_used_is_a_problem(self, text: str | None, code: str, tmp_path: Path) -> None:
@@ -182,7 +203,7 @@ class TestPolicy:
         report = self.url(answer, tmp_path)
         assert findings(report) == [("problem", code)]
         assert ("WEIR_LOG_FIRST", "4", "policy URL") in [(row.name, row.value, row.origin) for row in report.settings]
-        assert "in the cache since" in report.policy[0].value
+        assert "in the cache since" in (report.policy[0].value or "")
 
     def test_without_the_network_only_the_cache_is_looked_at(self, tmp_path: Path) -> None:
         assert [row.value for row in self.url(None, tmp_path).policy] == ["not asked; no policy in the cache"]

@@ -180,6 +180,31 @@ class TestHttp:
         assert told.startswith(f"answers {status} ")
         assert words in told
 
+    @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "text/plain", None])
+    def test_a_web_page_is_no_otlp(self, kind: str | None) -> None:
+        def answer(connection: socket.socket) -> None:
+            connection.recv(65536)
+            named = f"Content-Type: {kind}\r\n" if kind else ""
+            connection.sendall(f"HTTP/1.1 200 OK\r\n{named}Content-Length: 9\r\n\r\n<html> hi".encode())
+
+        with talker(answer) as port:
+            told = advice(http(f"http://127.0.0.1:{port}/v1/traces"))
+        assert told.startswith("answers 200 with a web page, which is not OTLP This is no OTLP endpoint")
+
+    def test_a_header_that_cannot_be_sent_is_not_repeated(self) -> None:
+        """The exception of requests quotes it; gRPC says only that it is invalid."""
+        headers = {"api-key": "hu\nsh"}
+        said = asked(http("http://127.0.0.1:9/v1/traces", headers=headers))
+        assert (said.failure, said.detail) == ("other", "InvalidHeader")
+        said = asked(Target("traces", "grpc", "http://127.0.0.1:9", headers=headers, insecure=True))
+        assert "sh" not in said.detail
+
+    def test_a_header_that_the_backend_repeats_is_masked(self) -> None:
+        with Backend() as backend:
+            backend.default_answer = Answer(302, {"location": "https://h/login/hush-hush"})
+            said = asked(http(f"{backend.endpoint}/v1/traces", headers={"authorization": "Bearer hush-hush"}))
+        assert said.location == "https://h/login/***"
+
     def test_a_redirect_is_not_followed(self) -> None:
         """Because the exporters do not either."""
         with Backend() as backend:

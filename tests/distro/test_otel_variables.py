@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 
 import pytest
+from opentelemetry.util.re import parse_env_headers
 
 from otelweir import errors
 from otelweir.distro.defaults import OTEL_DEFAULTS
 from otelweir.distro.installed import Entry, Installed, normalized
-from otelweir.distro.otel_variables import CHECKS, known_names, masked, misspelt, problems, scrubbed
+from otelweir.distro.otel_variables import CHECKS, headers, known_names, masked, misspelt, problems
+from otelweir.variables import scrubbed
 
 HERE = Installed.here()
 
@@ -19,7 +21,7 @@ def broken() -> object:
 
 
 def found(**environ: str) -> list[str]:
-    return [what for _, what in problems(environ, HERE)]
+    return [wrong.what for wrong in problems(environ, HERE)]
 
 
 class TestValues:
@@ -38,6 +40,7 @@ class TestValues:
             ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
             ("OTEL_PROPAGATORS", "tracecontext,baggage"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "4096"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "512"),
             ("OTEL_RESOURCE_ATTRIBUTES", "a=b,c=d=e"),
             ("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "host,os"),
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ""),
@@ -86,7 +89,7 @@ class TestValues:
 
     def test_a_component_that_cannot_be_loaded_is_told_with_the_reason(self) -> None:
         installed = Installed(groups={"opentelemetry_traces_sampler": [Entry("tail", "tail-sampler", broken)]})
-        ((problem, what),) = problems({"OTEL_TRACES_SAMPLER": "tail"}, installed)
+        ((problem, what, _),) = problems({"OTEL_TRACES_SAMPLER": "tail"}, installed)
         assert problem is errors.NOT_LOADED
         assert "tail of tail-sampler fails with ImportError: no module named tail" in what
 
@@ -124,6 +127,8 @@ class TestMasking:
         [
             ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=hush,b=hush", "api-key=***,b=***"),
             ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "hush", "***"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "aHVzaA==", "***"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer hush=x", "***"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://hush@h/p", "https://***@h/p"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://h/p?key=hush&b=hush#x", "https://h/p?key=***&b=***#x"),
             ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/etc/key.pem", "/etc/key.pem"),
@@ -137,3 +142,96 @@ class TestMasking:
 
     def test_works_within_a_sentence(self) -> None:
         assert scrubbed("from http://me:hush@h/x to https://hush@i") == "from http://***@h/x to https://***@i"
+
+
+class TestAddresses:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "u:hush@127.0.0.1:1",
+            "http:/u:hush@h",
+            "http://u:hush/x@h",
+            "hush@h",
+            "http://u:a hush@h",
+            "http:/h?key=hush",
+        ],
+    )
+    def test_that_are_malformed_show_no_credentials(self, value: str) -> None:
+        """A slip in the address must not show the password that follows it."""
+        assert "hush" not in masked("OTEL_EXPORTER_OTLP_ENDPOINT", value)
+        assert "hush" not in "".join(found(OTEL_EXPORTER_OTLP_ENDPOINT=value))
+
+    @pytest.mark.parametrize("value", ["u:hush@127.0.0.1:1", "http:/u:hush@h", "http://u:hush/x@h"])
+    def test_show_no_credentials_in_a_sentence(self, value: str) -> None:
+        assert "hush" not in scrubbed(f"X={value} or '{value}' or {value}: no")
+
+    def test_leave_the_punctuation_of_the_sentence(self) -> None:
+        assert scrubbed("https://h/p?key=hush: 404") == "https://h/p?key=***: 404"
+        assert scrubbed("(https://h/p?key=hush).") == "(https://h/p?key=***)."
+
+
+class TestHeaders:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "A=1%20b, c=d,",
+            "authorization=Bearer a b%20c",
+            "a==,b=c=d,a=e",
+            "Authorization: Bearer x",
+            "Authorization: Bearer x==",
+            "a=b;c, d=e",
+            'a="b",=c,d',
+            "\ta = b\t,c%41=d",
+            "a=\u00e9,b=%0A",
+        ],
+    )
+    def test_are_what_the_exporters_take(self, text: str) -> None:
+        assert dict(headers(text)) == dict(parse_env_headers(text, liberal=True))
+
+    @pytest.mark.parametrize("text", ["Authorization: Bearer hush", "Authorization: Bearer hush=", "a=hu%0Ash"])
+    def test_that_cannot_be_sent_are_told_without_their_value(self, text: str) -> None:
+        (what,) = found(OTEL_EXPORTER_OTLP_HEADERS=text)
+        assert not any(secret in what for secret in ("hu", "sh"))
+
+
+class TestRemedies:
+    def told(self, **environ: str) -> str:
+        ((_, _, remedy),) = problems(environ, HERE)
+        return remedy or ""
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("OTEL_BLRP_MAX_QUEUE_SIZE", "-1"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "0"),
+            ("OTEL_ATTRIBUTE_COUNT_LIMIT", "abc"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "-1"),
+            ("OTEL_METRICS_EXEMPLAR_FILTER", "some"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096"),
+            ("OTEL_BLRP_MAX_QUEUE_SIZE", "100"),
+        ],
+    )
+    def test_say_when_nothing_is_sent_meanwhile(self, name: str, value: str) -> None:
+        """Tried with the SDK: it raises at start-up."""
+        assert "the service sends nothing" in self.told(**{name: value})
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("OTEL_BLRP_MAX_QUEUE_SIZE", "many"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "60s"),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "-1"),
+        ],
+    )
+    def test_say_when_the_default_applies(self, name: str, value: str) -> None:
+        assert self.told(**{name: value}) == "Correct the value; until then the default applies."
+
+    def test_a_batch_counts_only_where_there_is_an_exporter(self) -> None:
+        assert found(OTEL_BSP_MAX_EXPORT_BATCH_SIZE="4096", OTEL_TRACES_EXPORTER="none") == []
+
+    def test_a_wrong_propagator_is_not_blamed_on_other_components(self) -> None:
+        """Nothing that imports OpenTelemetry can be loaded then."""
+        installed = Installed(groups={"opentelemetry_traces_sampler": [Entry("tail", "tail-sampler", broken)]})
+        ((problem, what, remedy),) = problems({"OTEL_PROPAGATORS": "bogus", "OTEL_TRACES_SAMPLER": "tail"}, installed)
+        assert (problem, "OTEL_PROPAGATORS" in what) == (errors.NOT_LOADED, True)
+        assert "does not start" in (remedy or "")

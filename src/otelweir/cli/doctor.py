@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 if TYPE_CHECKING:
-    from otelweir.distro.doctor import Finding, Report
+    from otelweir.distro.doctor import Finding, Report, Row
 
 
 class _Table(NamedTuple):
@@ -69,14 +69,14 @@ def _tables(report: Report) -> Iterator[_Table]:
     yield _Table(
         "Settings of Weir",
         ("variable", "value", "origin"),
-        [(row.name, row.value, row.origin) for row in report.settings],
+        _cells(report.settings),
     )
     yield _Table(
         "Variables of OpenTelemetry in force",
         ("variable", "value", "origin"),
-        [(row.name, row.value, row.origin) for row in report.opentelemetry],
+        _cells(report.opentelemetry),
     )
-    yield _Table("Policy", ("source", "state", "kind"), [(row.name, row.value, row.origin) for row in report.policy])
+    yield _Table("Policy", ("source", "state", "kind"), _cells(report.policy))
     yield _Table(
         "OpenTelemetry packages",
         ("package", "version", ""),
@@ -106,6 +106,10 @@ def _tables(report: Report) -> Iterator[_Table]:
             for one in report.endpoints
         ],
     )
+
+
+def _cells(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    return [(row.name, "unset" if row.value is None else row.value, row.origin) for row in rows]
 
 
 def _verdict(report: Report) -> str:

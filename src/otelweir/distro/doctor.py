@@ -20,9 +20,9 @@ from otelweir import errors, settings
 from otelweir.distro import endpoint, otel_variables
 from otelweir.distro.defaults import OTEL_DEFAULTS
 from otelweir.distro.installed import Installed, normalized
-from otelweir.distro.otel_variables import masked, scrubbed
+from otelweir.distro.otel_variables import masked
 from otelweir.errors import Problem
-from otelweir.variables import shown
+from otelweir.variables import scrubbed, shown, without_credentials
 
 if TYPE_CHECKING:
     from otelweir.pipeline.sample.logs.policy_fetch import Answer as PolicyAnswer
@@ -71,10 +71,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One value in force and where it comes from: default, variable, policy file or policy URL."""
+    """One value in force, None where it is unset, and where it comes from: default, variable, policy file or URL."""
 
     name: str
-    value: str
+    value: str | None
     origin: str
 
 
@@ -164,7 +164,7 @@ def examine(environ: Mapping[str, str], installed: Installed, *, ask: Ask | None
     _variables(report, environ, effective, installed)
     with _warnings_in(report):
         loaded = settings.load(environ)
-        report.settings = [Row(name, scrubbed(value), origin) for name, value, origin in loaded.rows()]
+        report.settings = list(_settings(loaded))
         _policy(report, loaded, environ, fetch)
     _packages(report, installed)
     _instrumentations(report, effective, installed)
@@ -173,12 +173,19 @@ def examine(environ: Mapping[str, str], installed: Installed, *, ask: Ask | None
     return report
 
 
+def _settings(loaded: settings.Loaded) -> Iterator[Row]:
+    for name, var in settings.VARIABLES.items():
+        value = getattr(loaded.settings, name)
+        show = var.form.shown or scrubbed
+        yield Row(var.name, None if value is None else show(shown(value)), loaded.origins.get(name, "default"))
+
+
 def _variables(report: Report, environ: Mapping[str, str], effective: Mapping[str, str], installed: Installed) -> None:
     for name in sorted(name for name in effective if name.startswith("OTEL_") and effective[name].strip()):
         origin = "variable" if environ.get(name, "").strip() else "default"
         report.opentelemetry.append(Row(name, masked(name, effective[name]), origin))
-    for problem, what in otel_variables.problems(environ, installed):
-        report.problem(problem, what)
+    for problem, what, remedy in otel_variables.problems(environ, installed):
+        report.problem(problem, what, remedy)
     for name, near in otel_variables.misspelt(environ, otel_variables.known_names(installed)):
         report.note(f"{name} is not a variable that OpenTelemetry knows", f"Did you mean {near}?")
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
@@ -205,8 +212,8 @@ def _warnings_in(report: Report) -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             code, _, rest = record.getMessage().partition(": ")
             problem = errors.PROBLEMS.get(code)
-            detail = rest.partition(f". {problem.remedy}" if problem else "\n")[0]
-            report.problem(problem, detail)
+            detail = rest.rpartition(f" {problem.remedy} See ")[0] if problem else ""
+            report.problem(problem, detail.removesuffix(".") or rest)
 
     collector = Collector(logging.WARNING)
     propagate, level = errors.logger.propagate, errors.logger.level
@@ -229,12 +236,12 @@ def _policy(report: Report, loaded: settings.Loaded, environ: Mapping[str, str],
     overlays: list[tuple[str, Overlay]] = []
     if stated.policy_file:
         overlay, said = _from_file(report, stated.policy_file)
-        report.policy.append(Row(stated.policy_file, said, "policy file"))
+        report.policy.append(Row(scrubbed(stated.policy_file), said, "policy file"))
         overlays += [("policy file", overlay)] if overlay else []
     if stated.policy_url:
         folder = stated.policy_cache
         overlay, said = _from_url(report, stated.policy_url, stated.policy_key, folder, environ, fetch)
-        report.policy.append(Row(scrubbed(stated.policy_url), said, "policy URL"))
+        report.policy.append(Row(without_credentials(stated.policy_url), said, "policy URL"))
         overlays += [("policy URL", overlay)] if overlay else []
     _overlay_rows(report, loaded, overlays)
 
@@ -254,7 +261,7 @@ def _from_url(
     from otelweir.pipeline.sample.logs.policy_cache import PolicyCache, default_folder
     from otelweir.pipeline.sample.logs.policy_fetch import Failed, Fetched
 
-    name = scrubbed(url)
+    name = without_credentials(url)
     said = "not asked"
     if fetch:
         match fetch(url, key):
@@ -290,7 +297,7 @@ def _summary(overlay: Overlay) -> str:
 
 def _overlay_rows(report: Report, loaded: settings.Loaded, overlays: list[tuple[str, Overlay]]) -> None:
     """Show what the policy sets in place of what the settings say."""
-    values: dict[str, tuple[str, str]] = {}
+    values: dict[str, tuple[str | None, str]] = {}
     rates = dict(loaded.settings.log_rates)
     for origin, overlay in overlays:
         rates |= overlay.rates
@@ -299,9 +306,14 @@ def _overlay_rows(report: Report, loaded: settings.Loaded, overlays: list[tuple[
             "WEIR_LOG_RATES": rates if overlay.rates else None,
             "WEIR_LOG_FIRST": overlay.first,
             "WEIR_LOG_WINDOW": overlay.window_s,
-            "WEIR_LOG_BUDGET": "unset" if overlay.budget_per_s == math.inf else overlay.budget_per_s,
+            "WEIR_LOG_BUDGET": overlay.budget_per_s,
         }
-        values |= {name: (shown(value), origin) for name, value in given.items() if value is not None}
+        values |= {
+            # A policy lifts the budget by saying that there is none.
+            name: (None if value == math.inf else shown(value), origin)
+            for name, value in given.items()
+            if value is not None
+        }
     report.settings = [Row(row.name, *values[row.name]) if row.name in values else row for row in report.settings]
 
 

@@ -13,11 +13,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from otelweir.distro.otel_variables import PROTOCOLS, SIGNALS, is_url, scrubbed
+from otelweir.distro.otel_variables import PROTOCOLS, SIGNALS, headers, is_url
+from otelweir.variables import scrubbed, without_credentials
 
 TIMEOUT_S: Final = 3.0
 MOST_SKEW_S: Final = 5.0
@@ -60,7 +61,16 @@ class Target:
     @property
     def shown(self) -> str:
         """The URL as it may be shown."""
-        return scrubbed(self.url)
+        return without_credentials(self.url)
+
+    def hushed(self, text: str) -> str:
+        """A text without the values of the headers, and without the words in them."""
+        words = {word for value in self.headers.values() for word in (value, *value.split())}
+        # The longest first: a word may be part of another. One of a few letters is no secret.
+        for word in sorted(words - {"Bearer", "Basic"}, key=len, reverse=True):
+            if len(word) > 3:
+                text = text.replace(word, "***")
+        return text
 
     @property
     def fit(self) -> bool:
@@ -81,6 +91,7 @@ class Answer:
         latency_s: From the request to the answer or the failure.
         skew_s: How far the server's clock is ahead of ours, when it told the time.
         location: Where a redirect leads.
+        page: Whether what came is a web page.
     """
 
     status: int | str | None = None
@@ -89,6 +100,7 @@ class Answer:
     latency_s: float = 0.0
     skew_s: float | None = None
     location: str | None = None
+    page: bool = False
 
 
 def targets(environ: Mapping[str, str]) -> Iterator[Target]:
@@ -130,19 +142,13 @@ def targets(environ: Mapping[str, str]) -> Iterator[Target]:
                 signal,
                 protocol,
                 url,
-                _headers(get("HEADERS")),
+                headers(get("HEADERS")),
                 get("CERTIFICATE") or None,
                 get("CLIENT_CERTIFICATE") or None,
                 get("CLIENT_KEY") or None,
                 _insecure(url, get("INSECURE")),
                 environ.get(provider) or environ.get(own_provider) or None,
             )
-
-
-def _headers(text: str) -> Mapping[str, str]:
-    from opentelemetry.util.re import parse_env_headers
-
-    return parse_env_headers(text, liberal=True)
 
 
 def _insecure(url: str, given: str) -> bool:
@@ -160,9 +166,11 @@ def ask(targets: Sequence[Target], timeout_s: float = TIMEOUT_S) -> list[Answer]
     def work(place: int, target: Target) -> None:
         started = time.perf_counter()
         try:
-            answers[place] = (_ask_grpc if target.protocol == "grpc" else _ask_http)(target, timeout_s)
+            answer = (_ask_grpc if target.protocol == "grpc" else _ask_http)(target, timeout_s)
         except Exception as error:  # noqa: BLE001 - the failure is the answer
-            answers[place] = _failed(error, time.perf_counter() - started)
+            answer = _failed(error, time.perf_counter() - started)
+        location = None if answer.location is None else target.hushed(answer.location)
+        answers[place] = replace(answer, detail=target.hushed(answer.detail), location=location)
 
     # Imported beforehand, because the time that takes is not the endpoint's.
     for library in {"grpc" if target.protocol == "grpc" else "requests" for target in targets}:
@@ -192,7 +200,7 @@ def _ask_http(target: Target, timeout_s: float) -> Answer:
     certificate: Any = target.client_certificate
     if certificate and target.client_key:
         certificate = (certificate, target.client_key)
-    headers = {"content-type": "application/x-protobuf", "user-agent": "weir-doctor", **target.headers}
+    given = {"content-type": "application/x-protobuf", "user-agent": "weir-doctor", **target.headers}
     # Some servers refuse a body of zero bytes; one resource without anything in it is as empty.
     for body in (b"", b"\n\x00"):
         started = time.perf_counter()
@@ -200,7 +208,7 @@ def _ask_http(target: Target, timeout_s: float) -> Answer:
         with session.post(
             target.url,
             data=body,
-            headers=headers,
+            headers=given,
             timeout=timeout_s,
             verify=target.certificate or True,
             cert=certificate,
@@ -213,10 +221,19 @@ def _ask_http(target: Target, timeout_s: float) -> Answer:
                 latency_s=latency_s,
                 skew_s=_skew(response.headers.get("date"), sent + latency_s / 2),
                 location=response.headers.get("location"),
+                page=response.ok and _is_page(response),
             )
         if answer.status != 400:
             break
     return answer
+
+
+def _is_page(response: Any) -> bool:
+    """Whether a web server answers, with HTML, where OTLP has protobuf or JSON."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in ("application/x-protobuf", "application/protobuf", "application/json"):
+        return False
+    return kind in ("text/html", "application/xhtml+xml") or next(response.iter_content(16), b"").lstrip()[:1] == b"<"
 
 
 def _skew(date: str | None, here_s: float) -> float | None:
@@ -287,7 +304,8 @@ def _failed(error: BaseException, latency_s: float) -> Answer:
 
     chain = list(_chain(error))
     names = " ".join(type(link).__name__ for link in chain)
-    detail = str(chain[-1])
+    # Of an unknown exception only the kind: one from building the request repeats the header that is at fault.
+    detail = type(error).__name__
     failure: Failure = "other"
     if any(isinstance(link, ConnectionRefusedError) for link in chain):
         failure = "refused"
@@ -297,6 +315,7 @@ def _failed(error: BaseException, latency_s: float) -> Answer:
         failure = "timeout"
     elif "SSL" in names:
         failure = "plain" if re.search("WRONG_VERSION_NUMBER|RECORD_LAYER|HTTP_REQUEST", str(error)) else "tls"
+        detail = str(chain[-1])
     elif "BadStatusLine" in names:
         failure = "foreign"
     elif any(isinstance(link, ConnectionError) for link in chain):
@@ -306,7 +325,7 @@ def _failed(error: BaseException, latency_s: float) -> Answer:
     elif isinstance(error, OSError) and not isinstance(error, requests.RequestException):
         failure, detail = "file", str(error)
     elif isinstance(error, requests.ConnectionError):
-        failure = "unreachable"
+        failure, detail = "unreachable", str(chain[-1])
     return Answer(failure=failure, detail=detail, latency_s=latency_s)
 
 
@@ -398,7 +417,7 @@ def meaning(target: Target, answer: Answer) -> tuple[str, str] | None:
     """What is wrong with an endpoint, and what to do; None when it takes telemetry."""
     status = answer.status
     if status in ("OK", 200, 202, 204):
-        return None
+        return (f"answers {status} with a web page, which is not OTLP", _NO_OTLP) if answer.page else None
     if answer.failure:
         what, remedy = _FAILURES[answer.failure]
         remedy += _port_hint(target)

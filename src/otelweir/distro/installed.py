@@ -55,6 +55,11 @@ class Installed:
                     groups.setdefault(point.group, []).append(Entry(point.name, name, point.load))
         return cls(versions, groups, requires)
 
+    def unloaded(self) -> Installed:
+        """The same, with entry points whose loading imports nothing."""
+        groups = {group: [Entry(one.name, one.package) for one in entries] for group, entries in self.groups.items()}
+        return Installed(self.versions, groups, self.requires)
+
     def entries(self, group: str) -> Sequence[Entry]:
         return self.groups.get(group, ())
 

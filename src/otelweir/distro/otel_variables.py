@@ -9,15 +9,25 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, TypeAlias
-from urllib.parse import urlsplit
+from typing import Final, NamedTuple, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 from otelweir import errors
 from otelweir.distro.installed import Installed
 from otelweir.errors import Problem
+from otelweir.variables import scrubbed, without_credentials
 
 Check: TypeAlias = Callable[[str, Installed], "str | None"]
 """Takes a variable's value; gives what would be allowed, or None when the value is good."""
+
+
+class Wrong(NamedTuple):
+    """A variable whose value cannot be used: what is wrong, and what to do where the problem's remedy is not it."""
+
+    problem: Problem
+    what: str
+    remedy: str | None = None
+
 
 SIGNALS: Final = ("traces", "metrics", "logs")
 PROTOCOLS: Final = ("grpc", "http/protobuf")
@@ -84,6 +94,34 @@ def _pairs(value: str, _: Installed) -> str | None:
     return "pairs such as key=value,key2=value2" if wrong else None
 
 
+_HEADER_NAME: Final = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+")
+_HEADER_VALUE: Final = re.compile(r"[ !#-+\--:<-\[\]-~]*")
+
+
+def headers(text: str) -> Mapping[str, str]:
+    """The headers that the exporters take from a variable, name in lower case; what is malformed they leave out.
+
+    Source: `parse_env_headers` of opentelemetry-api, which logs what it leaves out, credentials and all.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, sign, value = (piece.strip(" \t") for piece in part.strip().partition("="))
+        if sign and _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value):
+            # With a space in it a value is taken as it stands.
+            plain = " " in value
+            found[(name if plain else unquote(name)).strip().lower()] = value if plain else unquote(value).strip()
+    return found
+
+
+def _headers(value: str, _: Installed) -> str | None:
+    parts = [part for part in value.split(",") if part.strip()]
+    if any(not headers(part) for part in parts):
+        return "pairs such as key=value,key2=value2, URL-encoded"
+    if not all(text.isprintable() for pair in headers(value).items() for text in pair):
+        return "pairs without control characters, decoded; HTTP does not take them"
+    return None
+
+
 def _readable(value: str, _: Installed) -> str | None:
     try:
         with open(value, "rb"):  # noqa: PTH123 - the path is the user's, as they wrote it
@@ -117,7 +155,7 @@ VALUES: Final[Mapping[str, Check]] = {
        for end, check in {
            "PROTOCOL": _one_of(*PROTOCOLS),
            "ENDPOINT": _url,
-           "HEADERS": _pairs,
+           "HEADERS": _headers,
            "TIMEOUT": _number(whole=False),
            "COMPRESSION": _one_of("none", "gzip", "deflate"),
            "CERTIFICATE": _readable,
@@ -153,8 +191,11 @@ CHECKS: Final[Mapping[str, Check]] = {**COMPONENTS, **VALUES}
 _RATIO: Final = _number(0, 1, whole=False)
 
 
-def problems(environ: Mapping[str, str], installed: Installed) -> Iterator[tuple[Problem, str]]:
+def problems(environ: Mapping[str, str], installed: Installed) -> Iterator[Wrong]:
     """The OpenTelemetry variables whose value cannot be used, and what is wrong in words."""
+    if (given := environ.get("OTEL_PROPAGATORS", "")).strip() and COMPONENTS["OTEL_PROPAGATORS"](given, installed):
+        # Without the propagators nothing of OpenTelemetry can be imported; that says nothing about other components.
+        installed = installed.unloaded()
     for name, value in environ.items():
         if not value.strip():
             continue
@@ -165,7 +206,61 @@ def problems(environ: Mapping[str, str], installed: Installed) -> Iterator[tuple
             check = None  # gRPC takes names of its own as well
         if check and (allowed := check(value, installed)):
             problem = errors.NOT_LOADED if name in COMPONENTS else errors.BAD_VALUE
-            yield problem, f"{name}={masked(name, value)} is not {allowed}"
+            yield Wrong(problem, f"{name}={masked(name, value)} is not {allowed}", _remedy(name, value))
+    yield from _queues(environ)
+
+
+def _remedy(name: str, value: str) -> str | None:
+    """What to do about a value that OpenTelemetry does not answer with its default."""
+    if name == "OTEL_PROPAGATORS":
+        return "Correct the name, or install the package that provides it; until then the service does not start."
+    if name in COMPONENTS:
+        return None
+    if name.startswith("OTEL_EXPORTER_OTLP_") and name.endswith("HEADERS"):
+        return "Correct the value; until then the exporters leave the header out or fail with it."
+    if name.endswith("_LIMIT") or name == "OTEL_METRICS_EXEMPLAR_FILTER" or _stops(name, value):
+        return "Correct the value; until then OpenTelemetry fails at start-up and the service sends nothing."
+    return "Correct the value; until then the default applies." if name in _WITH_DEFAULT else _CORRECT
+
+
+_CORRECT: Final = "Correct the value; until then OpenTelemetry leaves it out or fails with it."
+_WITH_DEFAULT: Final = frozenset(
+    name
+    for name in VALUES
+    if name.endswith(("TIMEOUT", "COMPRESSION", "PREFERENCE", "AGGREGATION", "DISABLED"))
+    or name.startswith(("OTEL_BSP_", "OTEL_BLRP_", "OTEL_METRIC_EXPORT_"))
+)
+
+
+def _stops(name: str, value: str) -> bool:
+    """Whether a number below its least makes the SDK raise; what is no number, it replaces by the default."""
+    if not name.startswith(("OTEL_BSP_", "OTEL_BLRP_", "OTEL_METRIC_EXPORT_")) or name.endswith("_TIMEOUT"):
+        return False
+    try:
+        return float(value) <= 0
+    except ValueError:
+        return False
+
+
+def _queues(environ: Mapping[str, str]) -> Iterator[Wrong]:
+    """Batches that are larger than the queue, for which the SDK refuses to start."""
+    for queue, signal in (("BSP", "TRACES"), ("BLRP", "LOGS")):
+        size, batch = f"OTEL_{queue}_MAX_QUEUE_SIZE", f"OTEL_{queue}_MAX_EXPORT_BATCH_SIZE"
+        most, many = _whole(environ.get(size), 2048), _whole(environ.get(batch), 512)
+        if 0 < most < many and environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() != "none":
+            yield Wrong(
+                errors.BAD_VALUE,
+                f"{batch} ({many}) is larger than {size} ({most})",
+                f"Make {batch} at most {most}, or {size} at least {many}; until then OpenTelemetry fails at start-up"
+                " and the service sends nothing.",
+            )
+
+
+def _whole(value: str | None, default: int) -> int:
+    try:
+        return int(value or default)
+    except ValueError:
+        return default
 
 
 def _speaks_grpc(name: str, environ: Mapping[str, str]) -> bool:
@@ -193,8 +288,7 @@ def known_names(installed: Installed) -> set[str]:
 
 
 _SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTH", re.IGNORECASE)
-_USER_INFO: Final = re.compile(r"(?<=://)[^/?#\s]*@")
-_QUERY: Final = re.compile(r"([?&][^=&#\s]+=)[^&#\s]+")
+_ADDRESS_NAME: Final = ("ENDPOINT", "URL", "URI", "PROXY")
 
 
 def masked(name: str, value: str) -> str:
@@ -205,21 +299,21 @@ def masked(name: str, value: str) -> str:
     >>> masked("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:pw@example.com/?token=abc")
     'https://***@example.com/?token=***'
     """
-    if name.endswith("HEADERS"):
-        return ",".join(f"{part.partition('=')[0].strip()}=***" if "=" in part else "***" for part in value.split(","))
+    if "HEADER" in name:
+        return ",".join(_masked_header(*part.partition("=")) for part in value.split(","))
     # The path of a key file is no secret.
     if _SECRET_NAME.search(name) and not name.endswith(("CLIENT_KEY", "CREDENTIAL_PROVIDER")):
         return "***"
     if name == "OTEL_RESOURCE_ATTRIBUTES":
         pairs = (part.partition("=") for part in value.split(","))
         return scrubbed(",".join(f"{k}{sign}{'***' if _SECRET_NAME.search(k) else v}" for k, sign, v in pairs))
-    return scrubbed(value)
+    return without_credentials(value) if name.endswith(_ADDRESS_NAME) else scrubbed(value)
 
 
-def scrubbed(text: str) -> str:
-    """A text without the credentials and the query values of the URLs in it."""
-    text = _USER_INFO.sub("***@", text)
-    return _QUERY.sub(r"\1***", text) if "://" in text else text
+def _masked_header(name: str, sign: str, value: str) -> str:
+    # Signs without anything after them are the end of a key in base64, and what stands before them no name.
+    named = value.strip("= \t") and _HEADER_NAME.fullmatch(name.strip())
+    return f"{name.strip()}{sign}***" if named else "***"
 
 
 def _nearest(name: str, known: list[str]) -> str:

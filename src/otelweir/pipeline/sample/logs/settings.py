@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from otelweir.variables import Secret, number, one_of, rates, seconds, secret, setting, text, whole
+from otelweir.variables import Secret, file, number, one_of, rates, seconds, secret, setting, text, url, whole
 
 Mode = Literal["on", "dry-run", "off"]
 
@@ -46,12 +46,12 @@ class LogSamplingSettings:
     log_spike_factor: float = setting("WEIR_LOG_SPIKE_FACTOR", 10.0, number(least=1))
     """A pattern that comes this many times as often as in its own past is a spike: more of it is kept for a while."""
 
-    policy_file: str | None = setting("WEIR_POLICY_FILE", None, text("the path of a YAML or JSON file"))
+    policy_file: str | None = setting(
+        "WEIR_POLICY_FILE", None, file("the path of a YAML or JSON file", for_urls="WEIR_POLICY_URL")
+    )
     """A sampling policy. It is read again when it changes. What it sets wins over the variables."""
 
-    policy_url: str | None = setting(
-        "WEIR_POLICY_URL", None, text("a URL beginning with http:// or https://", r"(?i)https?://.+")
-    )
+    policy_url: str | None = setting("WEIR_POLICY_URL", None, url("a URL beginning with http:// or https://"))
     """Where to fetch a sampling policy. What it sets wins over the file."""
 
     policy_refresh: float = setting("WEIR_POLICY_REFRESH", 300.0, seconds(1))
