@@ -6,17 +6,18 @@ import atexit
 import importlib.metadata
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
+import wrapt
 from opentelemetry import _logs as logs_api
 from opentelemetry import metrics as metrics_api
 from opentelemetry import trace as trace_api
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -28,6 +29,7 @@ from otelweir.distro import compat
 from otelweir.distro.defaults import OTEL_DEFAULTS
 from otelweir.distro.exporters import LazyLogExporter, Signal, Target, exporters
 from otelweir.distro.keeper import Keeper
+from otelweir.distro.lanes import LogLanes
 from otelweir.distro.termination import finish_at_sigterm, leave_sigterm
 from otelweir.pipeline.capture import logging_bridge
 from otelweir.pipeline.capture.otel import LogCapture
@@ -83,6 +85,7 @@ class Handle:
         self.capture = capture
         self.sampler = sampler
         self.ended = False
+        self._over = threading.Event()
         self._own = own
         self._others = others
         self._exporters = [exporter.lazy for exporter in exporters if hasattr(exporter, "lazy")]
@@ -126,13 +129,15 @@ class Handle:
         Returns:
             Whether everything that was waiting was taken in time.
         """
+        limit_s = self.settings.settings.shutdown_timeout if timeout_s is None else timeout_s
         if self.ended:
+            # A signal that comes while the process ends must not cut that short.
+            self._over.wait(limit_s)
             return True
         self.ended = True
         logging_bridge.stop()
         for end in self._on_shutdown:
             end()
-        limit_s = self.settings.settings.shutdown_timeout if timeout_s is None else timeout_s
 
         def work() -> bool:
             self.send_rollups()
@@ -141,9 +146,11 @@ class Handle:
                 provider.shutdown()
             # Only now: an exporter that is still busy has to stay quiet.
             logging_bridge.uninstall()
+            self._over.set()
             return done
 
         done = self._run(work, limit_s)
+        leave_sigterm()
         if self._keeper is not None:
             self._keeper.stop()
         atexit.unregister(self.shutdown)
@@ -196,6 +203,13 @@ class Handle:
         if util is not None:
             util.register_after_fork(self, lambda handle: util.Finalize(None, handle.shutdown, exitpriority=-100))
 
+    def _end_with_celery(self) -> None:
+        """A worker process of celery ends with `os._exit`; before that it sends a signal of celery's own."""
+
+        @wrapt.when_imported("celery.signals")
+        def _(signals: Any) -> None:
+            signals.worker_process_shutdown.connect(lambda **_: self.shutdown(), weak=False)
+
 
 def assemble(
     loaded: Loaded,
@@ -247,7 +261,7 @@ def assemble(
             sampler = _sampler(settings)
             if ours:
                 # The sampler stands before all exporters at once: each record is decided once.
-                processors = [BatchLogRecordProcessor(exporter) for exporter in log_exporters]
+                processors = [LogLanes(exporter) for exporter in log_exporters]
                 export = processors[0] if len(processors) == 1 else Processors(processors)
                 logger_provider.add_log_record_processor(
                     PatternSamplingProcessor(export, sampler) if sampler is not None else export
@@ -269,14 +283,15 @@ def assemble(
     )
     if sampler is not None and (settings.policy_file or settings.policy_url):
         handle._on_shutdown.append(_follow_policy(sampler, settings))
-    if settings.sigterm_flush and finish_at_sigterm(handle.shutdown):
-        handle._on_shutdown.append(leave_sigterm)
+    if settings.sigterm_flush:
+        finish_at_sigterm(handle.shutdown)
     # Registered after everything else that was imported so far, so it runs before it; logs of the application's own
     # handlers, registered later still, are captured.
     atexit.register(handle.shutdown)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=handle._after_fork)
     handle._end_with_multiprocessing()
+    handle._end_with_celery()
     return handle
 
 
@@ -377,11 +392,11 @@ def _follow_policy(sampler: LogSampler, settings: Settings) -> Callable[[], obje
 
 def _bridge(capture: LogCapture, provider: LoggerProvider) -> None:
     """Capture Python's logging, and silence the handlers that would send the same records again."""
-    deaf: set[type] = set()
     compat.silence_other_log_handlers(
-        lambda other: logging_bridge.installed() and (other is provider or _is_global(other, provider)), deaf.add
+        lambda other: logging_bridge.installed() and (other is provider or _is_global(other, provider)),
+        logging_bridge.deafen,
     )
-    logging_bridge.install(capture, deaf)
+    logging_bridge.install(capture)
 
 
 def _is_global(other: object, provider: LoggerProvider) -> bool:

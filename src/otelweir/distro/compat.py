@@ -70,14 +70,16 @@ def run_opamp(when: str, resource: Resource) -> None:
         start(resource)
 
 
-def silence_other_log_handlers(ours: Callable[[LoggerProviderApi], bool], silent: Callable[[type], None]) -> None:
+def silence_other_log_handlers(
+    ours: Callable[[LoggerProviderApi], bool], silent: Callable[[type, Callable[[Any], bool]], None]
+) -> None:
     """Keep OpenTelemetry's logging handlers from sending what the bridge sends already.
 
     Private: the handlers keep their provider in `_logger_provider`, and nothing public tells which one it is.
 
     Args:
         ours: Whether records for a provider come from the bridge.
-        silent: Gets each class whose handlers have become silent.
+        silent: Gets each class whose handlers may have become silent, and the question whether one has.
     """
 
     def quiet(wrapped: Callable[..., None], instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -89,7 +91,7 @@ def silence_other_log_handlers(ours: Callable[[LoggerProviderApi], bool], silent
         if handler is None or isinstance(handler.emit, wrapt.FunctionWrapper):
             return
         handler.emit = wrapt.FunctionWrapper(handler.emit, quiet)
-        silent(handler)
+        silent(handler, lambda instance: ours(instance._logger_provider))
 
     for name in ("opentelemetry.sdk._logs._internal", "opentelemetry.instrumentation.logging.handler"):
         wrapt.when_imported(name)(patch)

@@ -271,10 +271,11 @@ class TestNothingIsDoubled:
     @pytest.fixture
     def theirs(self, memory: MemoryLogs) -> Iterator[Callable[[logging.Handler], None]]:
         """Adds an OpenTelemetry handler to the root logger, with the bridge installed as the distribution does it."""
-        deaf: set[type] = set()
         provider = memory.capture.provider
-        compat.silence_other_log_handlers(lambda other: logging_bridge.installed() and other is provider, deaf.add)
-        logging_bridge.install(memory.capture, deaf)
+        compat.silence_other_log_handlers(
+            lambda other: logging_bridge.installed() and other is provider, logging_bridge.deafen
+        )
+        logging_bridge.install(memory.capture)
         root, before = logging.getLogger(), list(logging.getLogger().handlers)
         yield root.addHandler
         root.handlers[:] = before

@@ -51,22 +51,28 @@ _OWN_FIELDS: Final = len(vars(logging.getLogger("otelweir")))
 _RECORD: Final = logging.LogRecord
 
 _capture: LogCapture | None = None
-_deaf: set[type] = {logging.NullHandler}
-"""Handlers that take no record: the standard one, and those that would double ours."""
+Deaf = Callable[[Any], bool]
+
+_deaf: dict[type, Deaf | None] = {logging.NullHandler: None}
+"""Classes of handlers that take no record: the standard one, and those that would double ours, by the question whether
+this one would."""
 
 _standard_call_handlers = _our_call_handlers = logging.Logger.callHandlers
 _standard_log = _our_log = logging.Logger._log
 
 
-def install(capture: LogCapture, deaf: set[type] | None = None) -> None:
+def deafen(kind: type, question: Deaf) -> None:
+    """Say that handlers of a class take no record where the question is answered with true."""
+    _deaf[kind] = question
+
+
+def install(capture: LogCapture) -> None:
     """Capture every record that passes the application's own levels and filters, from now on.
 
     Args:
         capture: Where the records go. A second call replaces the first one's.
-        deaf: Classes of handlers that take no record while the bridge is there.
     """
     global _capture
-    _deaf.update(deaf or ())
     _capture = capture
     if logging.Logger.callHandlers is not _our_call_handlers or _our_call_handlers is _standard_call_handlers:
         _patch()
@@ -187,7 +193,7 @@ def _took(
         at: logging.Logger | None = logger
         while at is not None:
             for handler in at.handlers:
-                if type(handler) not in _deaf and level >= handler.level:
+                if level >= handler.level and not _is_deaf(handler):
                     return False
                 found = True
             if not at.propagate:
@@ -247,6 +253,14 @@ def _took(
         _failed(error)
         return False
     return True
+
+
+def _is_deaf(handler: logging.Handler) -> bool:
+    kind = type(handler)
+    if kind is logging.NullHandler:
+        return True
+    question = _deaf.get(kind)
+    return question is not None and question(handler)
 
 
 def _last_resort(logger: logging.Logger, level: int) -> bool:

@@ -232,7 +232,7 @@ class LogCapture:
                 found[FILE] = clean(pathname)
                 found[LINE] = lineno
                 if function:
-                    found[FUNCTION] = function
+                    found[FUNCTION] = clean(str(function))
             raised = exc_info[1] if isinstance(exc_info, tuple) else exc_info or None
             if current := context.current(raised):
                 found.update(current)
@@ -243,14 +243,14 @@ class LogCapture:
                 observed_timestamp=time.time_ns(),
                 context=self._context(raised),
                 severity_number=_NUMBERS[severity_number(levelno)],
-                severity_text=_SEVERITY_TEXT.get(name, name),
+                severity_text=_SEVERITY_TEXT.get(name) or clean(str(name)),
                 body=message_of(body, args),
                 attributes=found,
-                event_name=event_name,
+                event_name=None if event_name is None else clean(event_name),
             )
             target = self._loggers.get(logger)
             if target is None:
-                target = self._loggers[logger] = self.provider.get_logger(logger)
+                target = self._loggers[logger] = self.provider.get_logger(clean(str(logger or "")))
             if self._bounded and isinstance(target, SdkLogger):
                 if len(found) > self._max_attributes:
                     record.attributes = self._within_limits(found)

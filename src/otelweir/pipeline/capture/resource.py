@@ -362,6 +362,8 @@ def _image(environ: Mapping[str, str]) -> dict[str, Value]:
     # A colon after the last slash starts the tag; one before it, the port of the registry.
     path, slash, last = name.rpartition("/")
     last, _, tag = last.partition(":")
+    if not last:
+        return {}
     tag = tag or _value(environ, "CONTAINER_IMAGE_TAG") or ""
     found: dict[str, Value] = {"container.image.name": f"{path}{slash}{last}"}
     if tag:

@@ -410,6 +410,13 @@ class TestIdentity:
         assert record(on, Broken()) is not None
         assert log(on, "%d items" + "", "x") is not None
 
+    def test_a_lone_surrogate_in_a_format_string_can_be_sent(self) -> None:
+        """File names bring them, and one would cost the whole batch."""
+        on = sampler()
+        verdict = record(on, "cannot read caf\udce9.txt: %s", "x")
+        assert verdict is not None
+        str(verdict["log.record.template"]).encode()
+
     def test_ids_are_the_same_in_every_process(self, tmp_path: Path) -> None:
         """Other hash seeds, another order of arrival, another folder: the same ids."""
         program = """
@@ -723,6 +730,21 @@ class TestCounts:
         os.close(read)
         os.close(write)
         assert [r.seen for r in on.rollups()] == [7]
+
+    def test_forked_siblings_do_not_keep_the_same_records(self) -> None:
+        """With their parent's start, all would keep their only record, or none."""
+        sums = []
+        for seed in range(200):
+            on = sampler(seed, first=1, rates={"info": 0.25})
+            for _ in range(3):
+                record(on, "hello %s", 1)
+            total = 0.0
+            for _ in range(40):
+                on.after_fork()
+                total += weight([record(on, "hello %s", 1)])
+            sums.append(total)
+        assert statistics.mean(sums) == pytest.approx(40, abs=4 * statistics.stdev(sums) / math.sqrt(200))
+        assert statistics.stdev(sums) < 20
 
 
 class SamplerModel(RuleBasedStateMachine):

@@ -44,6 +44,8 @@ def pattern_of(template: str, *origin: str) -> Pattern:
         template: The message with `<*>` for its variable parts.
         origin: Where the message comes from, such as the file and function of the call; empty for plain text.
     """
-    # Surrogates cannot be encoded strictly, and a message may hold them.
+    # Lone surrogates, as file names bring them, cannot be sent.
+    if not template.isascii():
+        template = template.encode("utf-8", "backslashreplace").decode()
     raw = "\0".join((SCHEME, template, *origin)).encode("utf-8", "surrogatepass")
     return Pattern(blake2b(raw, digest_size=8).hexdigest(), template)

@@ -551,7 +551,7 @@ class LogSampler:
         self._lock = threading.RLock()
         self._totals = {}
         for stream in self._reporting():
-            stream.forget_reported()
+            stream.begin_anew(self._random())
 
     def _reporting(self) -> Iterator[Stream]:
         yield from list(self._streams.values())

@@ -187,10 +187,14 @@ class Stream:
         self._share = share
         return self._dropped
 
-    def forget_reported(self) -> None:
-        """Count from here; for a forked child, whose parent reports what was before."""
+    def begin_anew(self, start: float) -> None:
+        """Count from here, from another random start; for a forked child, whose parent reports what was before.
+
+        Siblings with the same start would keep the same records, or none.
+        """
         self.reported_seen, self.reported_kept = self.seen, self.kept
         self.began = 0.0
+        self._share = start
 
     def _turn(self, now: float) -> None:
         """Begin a window."""
