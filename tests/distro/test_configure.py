@@ -184,7 +184,7 @@ class TestTheEnd:
             WEIR_SHUTDOWN_TIMEOUT="1.5",
         )
         assert ended.code == 0
-        # 1.5 s, the start of the process, and whatever a busy machine needs besides.
-        assert ended.took_s < 15
+        # Less than the answer takes: 1.5 s, the start of the process, and whatever a busy machine needs besides.
+        assert ended.took_s < 28
         assert "Traceback" not in ended.err and "Fatal" not in ended.err
         assert len(ended.err.splitlines()) < 25

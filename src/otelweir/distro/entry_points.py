@@ -19,7 +19,9 @@ class WeirDistro(BaseDistro):  # type: ignore[misc]
 
     def _configure(self, **kwargs: Any) -> None:
         for name, value in OTEL_DEFAULTS.items():
-            if not os.environ.get(name):
+            # The detectors stand in the environment only while the SDK reads them (`assemble._defaults`): a child
+            # process may run on other packages, and lack ours.
+            if name != "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS" and not os.environ.get(name):
                 os.environ[name] = value
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
