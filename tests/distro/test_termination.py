@@ -29,6 +29,7 @@ def start(backend: Backend, program: str, **environ: str) -> subprocess.Popen[st
             # Nothing may leave before the end.
             "OTEL_BLRP_SCHEDULE_DELAY": "60000",
             "OTEL_BSP_SCHEDULE_DELAY": "60000",
+            "WEIR_SHUTDOWN_TIMEOUT": "30",  # a busy machine is no reason to lose anything
             **environ,
         },
         stdout=subprocess.PIPE,

@@ -442,7 +442,6 @@ PROGRAMS: Final[dict[str, str]] = {
             def __del__(self): logging.warning("gone")
         Gone(); x = Gone(); del x
         atexit.register(logging.warning, "at exit"); atexit.register(print, "print at exit")
-        kept = Gone()
     """,
     "threads": """
         import logging, sys, threading
