@@ -184,7 +184,7 @@ def test_forks_while_threads_log_and_the_exporter_is_being_loaded(launch: Launch
 
 def test_workers_of_gunicorn(launch: Launch, backend: Backend) -> None:
     program = """
-        import signal, subprocess, time, urllib.request
+        import signal, subprocess, urllib.request
         if __name__ == "__main__":
             from gunicorn.app.base import BaseApplication
             def application(environ, start_response):
@@ -196,7 +196,6 @@ def test_workers_of_gunicorn(launch: Launch, backend: Backend) -> None:
                     port = server.LISTENERS[0].sock.getsockname()[1]
                     for n in range(10):
                         urllib.request.urlopen(f"http://127.0.0.1:{port}/{n}", timeout=20).read()
-                    time.sleep(2)
                     os.kill(os.getpid(), signal.SIGTERM)
                 threading.Thread(target=ask, daemon=True).start()
             class App(BaseApplication):

@@ -134,6 +134,27 @@ class TestAServiceThatHandlesSigterm:
         assert "the last word" in [log.body for log in backend.logs]
 
 
+def test_a_signal_does_not_cut_short_an_end_that_is_under_way() -> None:
+    """A pool of processes ends its workers with the signal while they are ending already."""
+    program = """
+    import logging, multiprocessing
+    def work(number):
+        for _ in range(100):
+            logging.getLogger("work").warning("step %s", number)
+        logging.getLogger("work").error("failed %s", number)
+    logging.getLogger("work").addHandler(logging.NullHandler())
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(work, range(6))
+    print("ready")
+"""
+    with Backend() as backend:
+        process = start(backend, program)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert sum(log.severity_text == "ERROR" for log in backend.logs) == 6
+        assert sum(log.attributes.get("weir.seen", 0) for log in backend.logs) == 606
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_other_signals_are_not_touched(number: signal.Signals) -> None:
     with Backend() as backend:

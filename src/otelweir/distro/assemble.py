@@ -30,7 +30,7 @@ from otelweir.distro.defaults import OTEL_DEFAULTS
 from otelweir.distro.exporters import LazyLogExporter, Signal, Target, exporters
 from otelweir.distro.keeper import Keeper
 from otelweir.distro.lanes import LogLanes
-from otelweir.distro.termination import finish_at_sigterm, leave_sigterm
+from otelweir.distro.termination import finish_at_sigterm, heed_sigterm, leave_sigterm
 from otelweir.pipeline.capture import logging_bridge
 from otelweir.pipeline.capture.otel import LogCapture
 from otelweir.pipeline.capture.resource import STATED, stated
@@ -130,16 +130,18 @@ class Handle:
             Whether everything that was waiting was taken in time.
         """
         limit_s = self.settings.settings.shutdown_timeout if timeout_s is None else timeout_s
-        if self.ended:
-            # A signal that comes while the process ends must not cut that short.
-            self._over.wait(limit_s)
+        if self._over.is_set():
             return True
+        # A signal may come anywhere in here, and calls this again: whoever asks first, the work is done once, and
+        # everybody waits until it is.
         self.ended = True
-        logging_bridge.stop()
-        for end in self._on_shutdown:
-            end()
 
         def work() -> bool:
+            if self._over.is_set():
+                return True
+            logging_bridge.stop()
+            for end in self._on_shutdown:
+                end()
             self.send_rollups()
             done = self._flushed(self._others, limit_s)
             for provider in self._own:
@@ -198,10 +200,16 @@ class Handle:
         self._end_with_multiprocessing()
 
     def _end_with_multiprocessing(self) -> None:
-        """A child of multiprocessing ends without `atexit`; its own finalizers run, and this one last."""
+        """A child of multiprocessing ends without `atexit`: by finalizers of its own, this one last, or by SIGTERM."""
         util = sys.modules.get("multiprocessing.util")
         if util is not None:
-            util.register_after_fork(self, lambda handle: util.Finalize(None, handle.shutdown, exitpriority=-100))
+            util.register_after_fork(self, Handle._in_multiprocessing)
+
+    def _in_multiprocessing(self) -> None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, self.shutdown, exitpriority=-100)
+        heed_sigterm()
 
     def _end_with_celery(self) -> None:
         """A worker process of celery ends with `os._exit`; before that it sends a signal of celery's own."""

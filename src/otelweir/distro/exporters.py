@@ -1,9 +1,10 @@
 """The exporters that the `OTEL_*_EXPORTER` variables name; OTLP ones are loaded when there is something to export.
 
 An OTLP exporter brings an HTTP or gRPC client and protobuf, half of what a process spends on telemetry while it
-starts. Loaded on the exporting thread at the first batch, they cost a short-lived process nothing. A fork waits until
-the load and the first export are over, as both import modules and resolve names: a child would inherit a lock that
-nobody releases. The child loads its own exporter, since one that is shared would share its connections, too.
+starts. Loaded on the exporting thread at the first batch, they cost a short-lived process nothing. Before a fork all
+are loaded, and a first export is waited for: what any thread of the application imports at that moment would stay half
+imported in the child, behind a lock that nobody releases. The child makes its own exporter, since one that is shared
+would share its connections, too.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ class _Loading:
     def _before(self) -> None:
         # A fork from within an import that the loading thread waits for must not wait for ever.
         self._held = self._lock.acquire(timeout=self.patience_s)
+        for lazy in list(self.exporters) if self._held else ():
+            lazy.prepare()
 
     def _after(self) -> None:
         if self._held:
@@ -158,15 +161,21 @@ class _Lazy(Generic[T]):
                 self.failures += 1
         return result
 
+    def prepare(self) -> None:
+        """Load it now, and what it would load later."""
+        if self.loaded is None and not self._broken:
+            try:
+                self.loaded = self._load()
+            except Exception as error:  # noqa: BLE001 - whatever a plug-in raises
+                self._broken = True
+                errors.warn(errors.NOT_LOADED, f"an exporter cannot be loaded: {error}", exc_info=error)
+        "localhost".encode("idna")  # brings the codec that looking up a host needs
+
     def _first(self, work: Callable[[T], R], failed: R) -> R:
         with _loading:
+            self.prepare()
             if self.loaded is None:
-                try:
-                    self.loaded = self._load()
-                except Exception as error:  # noqa: BLE001 - whatever a plug-in raises
-                    self._broken = True
-                    errors.warn(errors.NOT_LOADED, f"an exporter cannot be loaded: {error}", exc_info=error)
-                    return failed
+                return failed
             _loading.patience_s = _EXPORT_PATIENCE_S
             result = work(self.loaded)
             self._worked = True

@@ -10,10 +10,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Final
+
+_NUDGE_S: Final = 0.05
+"""How long a signal may stay unheeded before the main thread is told again."""
 
 _finish: Callable[[], object] | None = None
+_ending = False
+_watched: tuple[int, int] | None = None
+"""The pipe that tells of signals, where there is one: its read end and its write end."""
 
 
 def finish_at_sigterm(finish: Callable[[], object]) -> bool:
@@ -35,6 +43,58 @@ def finish_at_sigterm(finish: Callable[[], object]) -> bool:
     return True
 
 
+def heed_sigterm() -> None:
+    """Make sure that a worker process of multiprocessing ends at SIGTERM, whatever it waits for.
+
+    Python runs a handler when the main thread is back from C code. A signal that comes just before the thread begins
+    to wait there is not heard until the next one, and a pool that ends its workers sends one only, while it holds the
+    lock they wait for: both would wait for ever. So a thread learns of the signal as it comes, and sends it to the main
+    thread until that has heard. Does nothing where the signal is not ours, or somebody else wants to be told.
+    """
+    global _watched
+    if signal.getsignal(signal.SIGTERM) is not _end or not hasattr(signal, "pthread_kill"):
+        return
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    if before != -1:
+        signal.set_wakeup_fd(before)
+        os.close(read)
+        os.close(write)
+        return
+    _watched = (read, write)
+    threading.Thread(target=_watch, args=(read,), name="otelweir-sigterm", daemon=True).start()
+
+
+def _watch(read: int) -> None:
+    while signal.SIGTERM not in os.read(read, 64):
+        pass
+    main = threading.main_thread().ident
+    assert main is not None
+    while True:
+        time.sleep(_NUDGE_S)
+        if _ending:
+            return
+        signal.pthread_kill(main, signal.SIGTERM)
+
+
+def _after_fork() -> None:
+    """In the child: what comes through the pipe is the parent's business."""
+    global _ending, _watched
+    _ending = False
+    if _watched is not None:
+        before = signal.set_wakeup_fd(-1)
+        if before != _watched[1]:
+            signal.set_wakeup_fd(before)
+        for end in _watched:
+            os.close(end)
+        _watched = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def leave_sigterm() -> None:
     """Give the signal its default action back, if it is ours."""
     global _finish
@@ -48,6 +108,8 @@ def _end(number: int, frame: FrameType | None) -> None:
     # business, and with the default action there would have been nothing to call.
     if signal.getsignal(number) is not _end:
         return
+    global _ending
+    _ending = True
     finish = _finish
     try:
         if finish is not None:
