@@ -1,8 +1,9 @@
-"""Words that every stage shares: severities, and what a decision is."""
+"""Words that every stage shares: severities, what a decision is, lanes, and why something is lost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final, Literal, TypeAlias, get_args
 
 AnyValue: TypeAlias = "str | bool | int | float | bytes | list[AnyValue] | dict[str, AnyValue] | None"
@@ -45,3 +46,31 @@ def severity_number(levelno: int) -> int:
 
 Verdict: TypeAlias = Mapping[str, AnyValue] | None
 """A sampler's word on one log record: None when it is not kept, else the attributes that the kept record gets."""
+
+
+Lane = Literal["traces", "logs", "metrics"]
+"""A signal on its way out. Each has a lane of its own in the spool, and requests of its own."""
+
+LANES: Final[tuple[Lane, ...]] = get_args(Lane)
+
+
+class Loss(StrEnum):
+    """Why records that were accepted will not arrive. Every one of them is counted under one of these."""
+
+    SPOOL_FULL = "spool_full"
+    """The quota or the free-disk floor was reached, and the policy chose these to go."""
+
+    CORRUPT = "corrupt"
+    """The disk gave back something else than what was written."""
+
+    REJECTED = "rejected"
+    """The server will never take them: it said so for the request, or for some of its records."""
+
+    TOO_LARGE = "too_large"
+    """A single record is larger than what the server takes."""
+
+    NO_MEMORY = "no_memory"
+    """No disk can be written, and the place in memory for this case is full."""
+
+    ENDED = "ended"
+    """They came after the pipeline had ended."""
