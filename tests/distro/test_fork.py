@@ -182,6 +182,40 @@ def test_forks_while_threads_log_and_the_exporter_is_being_loaded(launch: Launch
     assert seen == int(logged)
 
 
+def test_a_fork_while_a_thread_imports_what_the_exporter_needs(launch: Launch, backend: Backend) -> None:
+    """The child's copy of that import would never be over."""
+    program = """
+        import importlib.abc, socket
+        class Slow(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name in ("encodings.idna", "requests"):
+                    begun.set()
+                    time.sleep(0.5)
+        begun = threading.Event()
+        sys.meta_path.insert(0, Slow())
+        assert "encodings.idna" not in sys.modules
+        resolver = threading.Thread(target=socket.getaddrinfo, args=("localhost", 80))
+        resolver.start()
+        begun.wait()
+        child = os.fork()
+        if child == 0:
+            work("child")
+            sys.exit()
+        os.waitpid(child, 0)
+        resolver.join()
+        work("parent")
+    """
+    ended = launch(
+        _program(program),
+        OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint,
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_METRICS_EXPORTER="none",
+    )
+    assert (ended.code, ended.err) == (0, "")
+    assert _done(backend) == Counter({"done child": 1, "done parent": 1})
+    assert _seen(backend) == 41 * 2
+
+
 def test_workers_of_gunicorn(launch: Launch, backend: Backend) -> None:
     program = """
         import signal, subprocess, urllib.request

@@ -155,6 +155,32 @@ def test_a_signal_does_not_cut_short_an_end_that_is_under_way() -> None:
         assert sum(log.attributes.get("weir.seen", 0) for log in backend.logs) == 606
 
 
+def test_a_worker_that_waits_in_c_code_heeds_the_signal() -> None:
+    """The signal may come just before the wait begins, where it wakes nobody; sent to another thread it never does."""
+    program = """
+    import logging, multiprocessing, signal, threading, time
+    logging.getLogger().addHandler(logging.NullHandler())
+    never = multiprocessing.Lock()
+    never.acquire()
+    def work():
+        logging.error("failed")
+        def end():
+            time.sleep(0.3)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        threading.Thread(target=end).start()
+        never.acquire()
+    worker = multiprocessing.get_context("fork").Process(target=work)
+    worker.start()
+    worker.join(30)
+    print(worker.exitcode)
+    worker.kill()
+"""
+    with Backend() as backend:
+        out, err = start(backend, program).communicate(timeout=60)
+        assert (out, err) == (f"{-signal.SIGTERM}\n", "")
+        assert [log.body for log in backend.logs if log.severity_text == "ERROR"] == ["failed"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_other_signals_are_not_touched(number: signal.Signals) -> None:
     with Backend() as backend:
