@@ -1,0 +1,41 @@
+"""Requests on their way out, and what became of them."""
+
+from typing import TYPE_CHECKING
+
+from otelweir.faces import lazily
+
+if TYPE_CHECKING:
+    from otelweir.pipeline.transmit.breaker import Breaker, Change
+    from otelweir.pipeline.transmit.compression import Compression
+    from otelweir.pipeline.transmit.http import HttpSender, Tls
+    from otelweir.pipeline.transmit.outcome import Delivered, Outcome, Rejected, RetryAfter, TooLarge, Unauthorised
+    from otelweir.pipeline.transmit.retry import Backoff
+    from otelweir.pipeline.transmit.sizing import Sizing
+
+__all__ = [
+    "Backoff",
+    "Breaker",
+    "Change",
+    "Compression",
+    "Delivered",
+    "HttpSender",
+    "Outcome",
+    "Rejected",
+    "RetryAfter",
+    "Sizing",
+    "Tls",
+    "TooLarge",
+    "Unauthorised",
+]
+
+_HOMES = {
+    "Backoff": "retry",
+    "Breaker": "breaker",
+    "Change": "breaker",
+    "Compression": "compression",
+    "HttpSender": "http",
+    "Sizing": "sizing",
+    "Tls": "http",
+}
+
+__getattr__, __dir__ = lazily(__name__, {name: _HOMES.get(name, "outcome") for name in __all__})

@@ -1,0 +1,104 @@
+"""How many bytes a request should have: many while answers are quick, fewer when they are not, and never more than the
+server has shown to take."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MIN_BYTES: Final = 16 * 2**10
+MAX_BYTES: Final = 4 * 2**20
+START_BYTES: Final = 256 * 2**10
+FACTOR: Final = 2.0
+QUICK_S: Final = 1.0
+SLOW_S: Final = 4.0
+
+_CLOSE_ENOUGH: Final = 0.9
+
+
+class Sizing:
+    """The target size of the next request, learnt from the last ones.
+
+    Sizes are those before compression, and so is what servers limit, as a rule. Not locked: one thread uses it.
+
+    Args:
+        min_bytes: The target does not shrink below this, unless the server takes less.
+        max_bytes: It does not grow above this.
+        start_bytes: Where it begins.
+        factor: By how much it grows and shrinks; above 1.
+        quick_s: An answer within this time lets it grow.
+        slow_s: One that took longer makes it shrink.
+        limit: What was learnt before: the smallest request that was too large; None when none was.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_bytes: int = MIN_BYTES,
+        max_bytes: int = MAX_BYTES,
+        start_bytes: int = START_BYTES,
+        factor: float = FACTOR,
+        quick_s: float = QUICK_S,
+        slow_s: float = SLOW_S,
+        limit: int | None = None,
+    ) -> None:
+        self._min = max(1, min_bytes)
+        self._max = max(self._min, max_bytes)
+        self._factor = max(1.01, factor)
+        self._quick_s = quick_s
+        self._slow_s = max(quick_s, slow_s)
+        self._limit = limit
+        self._passed = 0
+        self._target = float(start_bytes)
+        self._fit(self._target)
+
+    def __repr__(self) -> str:
+        limit = "" if self._limit is None else f", {self._limit} is too large"
+        return f"<Sizing {self.target} bytes{limit}>"
+
+    @property
+    def target(self) -> int:
+        """Bytes that the next request should not exceed; at least 1. A single record may be larger, of course."""
+        return int(self._target)
+
+    @property
+    def limit(self) -> int | None:
+        """The smallest request that was too large; worth keeping for the next process."""
+        return self._limit
+
+    def answered(self, sent_bytes: int, took_s: float) -> None:
+        """A request was taken.
+
+        Args:
+            sent_bytes: Its size. A small one says nothing about larger ones.
+            took_s: From the first byte sent to the answer.
+        """
+        self._passed = max(self._passed, sent_bytes)
+        if self._limit is not None and sent_bytes >= self._limit:
+            # What was too large once has passed: another limit now, or one on the compressed size.
+            self._limit = sent_bytes + 1
+        if took_s > self._slow_s:
+            self._fit(self._target / self._factor)
+        elif took_s <= self._quick_s and sent_bytes * 2 >= self._target:
+            self._fit(self._target * self._factor)
+
+    def too_large(self, sent_bytes: int) -> None:
+        """A request was too large for the server. The next has half its bytes at most."""
+        self._limit = max(2, sent_bytes) if self._limit is None else max(2, min(self._limit, sent_bytes))
+        self._passed = min(self._passed, self._limit - 1)
+        self._fit(min(self._target, sent_bytes / 2))
+
+    def failed(self) -> None:
+        """A request failed. Perhaps it was too much at once: a server that gives up does not always say why."""
+        self._fit(self._target / self._factor)
+
+    def _fit(self, target: float) -> None:
+        """Bring a target between the bounds."""
+        floor, ceiling = float(self._min), float(self._max)
+        if self._limit is not None:
+            # Between what passed and what did not, search by halves; close to the limit, stay with what passed,
+            # because every attempt above it costs a request for nothing.
+            known = self._passed >= self._limit * _CLOSE_ENOUGH
+            ceiling = min(ceiling, self._passed if known else (self._passed + self._limit) / 2)
+            # A server that takes less than the minimum wins over it.
+            floor = min(floor, self._limit / 2)
+        self._target = max(1.0, min(max(target, floor), ceiling))

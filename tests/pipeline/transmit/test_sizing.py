@@ -1,0 +1,89 @@
+"""Requests become as large as the server and the line allow, and no larger."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otelweir.pipeline.transmit import Sizing
+
+KIB = 1024
+
+
+class TestSizing:
+    def test_it_grows_while_answers_are_quick_up_to_the_maximum(self) -> None:
+        sizing = Sizing(start_bytes=1000, min_bytes=100, max_bytes=5000)
+        seen = []
+        for _ in range(4):
+            seen.append(sizing.target)
+            sizing.answered(sizing.target, 0.1)
+        assert seen == [1000, 2000, 4000, 5000]
+
+    def test_a_small_request_that_is_quick_says_nothing(self) -> None:
+        sizing = Sizing(start_bytes=1000, min_bytes=100)
+        sizing.answered(10, 0.001)
+        assert sizing.target == 1000
+
+    def test_it_shrinks_when_answers_are_slow_and_when_they_fail_down_to_the_minimum(self) -> None:
+        sizing = Sizing(start_bytes=1000, min_bytes=300)
+        sizing.answered(1000, 60.0)
+        assert sizing.target == 500
+        sizing.failed()
+        assert sizing.target == 300
+
+    def test_between_quick_and_slow_it_stays(self) -> None:
+        sizing = Sizing(start_bytes=1000, min_bytes=100)
+        sizing.answered(1000, 2.0)
+        assert sizing.target == 1000
+
+    def test_what_was_too_large_is_halved_below_the_minimum_too(self) -> None:
+        sizing = Sizing(start_bytes=1000, min_bytes=900)
+        sizing.too_large(1000)
+        assert sizing.target == 500
+        sizing.too_large(500)
+        assert sizing.target == 250
+
+    def test_the_limit_is_remembered_and_can_be_handed_on(self) -> None:
+        sizing = Sizing(start_bytes=64 * KIB)
+        sizing.too_large(64 * KIB)
+        assert sizing.limit == 64 * KIB
+        assert Sizing(limit=sizing.limit).target == 32 * KIB
+        assert repr(sizing) == "<Sizing 32768 bytes, 65536 is too large>"
+
+    def test_a_server_that_raises_its_limit_is_believed(self) -> None:
+        sizing = Sizing(start_bytes=1000, min_bytes=100)
+        sizing.too_large(1000)
+        sizing.answered(2000, 0.1)
+        assert sizing.limit == 2001
+
+    @given(st.integers(1, 10**7), st.integers(1, 10**7))
+    def test_any_limit_is_found_with_few_requests_for_nothing(self, limit: int, start: int) -> None:
+        """Once it is known, what is sent keeps below it, and close to it."""
+        sizing = Sizing(start_bytes=start)
+        refused = 0
+        for _ in range(200):
+            if sizing.target > limit:
+                refused += 1
+                sizing.too_large(sizing.target)
+            else:
+                sizing.answered(sizing.target, 0.1)
+        assert refused <= 30
+        assert min(limit, 4 * KIB * KIB) * 0.45 - 1 <= sizing.target <= limit
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(["answered", "too_large", "failed"]), st.integers(0, 10**8), st.floats(0, 99))
+        )
+    )
+    def test_whatever_happens_the_target_is_a_size(self, events: list[tuple[str, int, float]]) -> None:
+        sizing = Sizing()
+        for event, size, took_s in events:
+            match event:
+                case "answered":
+                    sizing.answered(size, took_s)
+                case "too_large":
+                    sizing.too_large(size)
+                case _:
+                    sizing.failed()
+            assert 1 <= sizing.target <= 4 * KIB * KIB
+            assert sizing.limit is None or sizing.target <= sizing.limit
