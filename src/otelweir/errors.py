@@ -117,6 +117,46 @@ QUEUE_FULL = _problem(
     "Log records come faster than they can be exported, and some are lost",
     "Turn sampling on (WEIR_LOG_SAMPLING), or raise OTEL_BLRP_MAX_QUEUE_SIZE.",
 )
+UNAUTHORISED = _problem(
+    "WEIR-DELIVER-002",
+    "The endpoint does not accept the key",
+    "Correct OTEL_EXPORTER_OTLP_HEADERS, or renew the key; until then everything waits.",
+)
+PARTLY_REJECTED = _problem(
+    "WEIR-DELIVER-003",
+    "The endpoint took a request, but not all of its records, or has something to say about it",
+    "Read the server's message; what it refused is counted as `rejected` and not sent again.",
+)
+SET_ASIDE = _problem(
+    "WEIR-DELIVER-004",
+    "The endpoint will never take these records, so they are set aside",
+    "Read the server's message; the records are kept, and counted as `rejected` or `too_large`.",
+)
+COURIER_FAILED = _problem(
+    "WEIR-DELIVER-005",
+    "Weir failed while it sent; it goes on",
+    "Please report it with the message below; nothing that waits is lost by it.",
+)
+SPOOL_IN_MEMORY = _problem(
+    "WEIR-SPOOL-001",
+    "The spool cannot be kept on disk; records wait in memory, and the end of the process loses them",
+    "Give the service a folder of its own that it may write, with room on the disk.",
+)
+SPOOL_WRITES = _problem(
+    "WEIR-SPOOL-002",
+    "The spool cannot reserve and map its files and writes each record with a system call",
+    "Put the spool on a local file system to make logging cheaper; nothing is lost this way.",
+)
+SPOOL_FULL = _problem(
+    "WEIR-SPOOL-003",
+    "The spool is full, and records are lost",
+    "Find out why nothing is delivered (`weir doctor`), or give the spool more room.",
+)
+SPOOL_DAMAGED = _problem(
+    "WEIR-SPOOL-004",
+    "A file of the spool is damaged, and records in it are lost",
+    "Check the disk; every whole record is sent, and what could be kept of the file lies in the folder `aside`.",
+)
 PORT_IN_USE = _problem(
     "WEIR-SERVER-001",
     "The port is in use",

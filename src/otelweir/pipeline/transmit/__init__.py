@@ -7,6 +7,7 @@ from otelweir.faces import lazily
 if TYPE_CHECKING:
     from otelweir.pipeline.transmit.breaker import Breaker, Change
     from otelweir.pipeline.transmit.compression import Compression
+    from otelweir.pipeline.transmit.courier import Courier, CourierThread, Gate, Route
     from otelweir.pipeline.transmit.http import HttpSender, Tls
     from otelweir.pipeline.transmit.outcome import Delivered, Outcome, Rejected, RetryAfter, TooLarge, Unauthorised
     from otelweir.pipeline.transmit.retry import Backoff
@@ -17,11 +18,15 @@ __all__ = [
     "Breaker",
     "Change",
     "Compression",
+    "Courier",
+    "CourierThread",
     "Delivered",
+    "Gate",
     "HttpSender",
     "Outcome",
     "Rejected",
     "RetryAfter",
+    "Route",
     "Sizing",
     "Tls",
     "TooLarge",
@@ -33,7 +38,11 @@ _HOMES = {
     "Breaker": "breaker",
     "Change": "breaker",
     "Compression": "compression",
+    "Courier": "courier",
+    "CourierThread": "courier",
+    "Gate": "courier",
     "HttpSender": "http",
+    "Route": "courier",
     "Sizing": "sizing",
     "Tls": "http",
 }

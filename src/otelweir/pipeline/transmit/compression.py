@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Final, Literal, TypeAlias
 
@@ -66,18 +67,11 @@ def zstd_is_installed() -> bool:
     return _zstd() is not None
 
 
+@cache
 def _zstd() -> Callable[[bytes], bytes] | None:
-    global _known, _compress
-    if not _known:
-        for module in ("compression.zstd", "zstandard"):
-            try:
-                _compress = import_module(module).compress
-                break
-            except (ImportError, AttributeError):
-                continue
-        _known = True
-    return _compress
-
-
-_known = False
-_compress: Callable[[bytes], bytes] | None = None
+    for module in ("compression.zstd", "zstandard"):
+        try:
+            return import_module(module).compress  # type: ignore[no-any-return]
+        except (ImportError, AttributeError):
+            continue
+    return None
