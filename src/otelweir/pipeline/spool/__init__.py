@@ -6,7 +6,21 @@ from otelweir.faces import lazily
 
 if TYPE_CHECKING:
     from otelweir.pipeline.spool.otlp import Encoded, Group, encode_log, encode_span, join
+    from otelweir.pipeline.spool.segment import Kept, set_aside_in
+    from otelweir.pipeline.spool.spool import Frame, Spool, Waiting
 
-__all__ = ["Encoded", "Group", "encode_log", "encode_span", "join"]
+__all__ = [
+    "Encoded",
+    "Frame",
+    "Group",
+    "Kept",
+    "Spool",
+    "Waiting",
+    "encode_log",
+    "encode_span",
+    "join",
+    "set_aside_in",
+]
 
-__getattr__, __dir__ = lazily(__name__, dict.fromkeys(__all__, "otlp"))
+_HOMES = {"Frame": "spool", "Kept": "segment", "Spool": "spool", "Waiting": "spool", "set_aside_in": "segment"}
+__getattr__, __dir__ = lazily(__name__, {name: _HOMES.get(name, "otlp") for name in __all__})

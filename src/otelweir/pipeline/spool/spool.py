@@ -1,0 +1,827 @@
+"""The process's spool: what was accepted and is not yet delivered, in a folder that outlives the process.
+
+    <folder>/                       of the service; 0700
+        <pid>-<random>/             of one process; 0700
+            lock                    held (flock) as long as the process lives
+            <lane>-<number>-<identity>.seg
+        aside/                      what will not be sent: `.aside` with records and reasons,
+                                    `.corrupt` with a `.json` that says what was found
+
+Invariants:
+
+- Only the process that holds a folder's lock touches its files; a folder whose lock is free is an orphan.
+- A record whose `append` returned True is handed out until it is done, set aside or counted as lost, by this process or
+  by one that adopts its folder. It is out at one taker at a time; after a crash it may be handed out again.
+- The files of a service never take more than `max_bytes`, whoever wrote them.
+- Nothing is raised, whatever the disk does. Nothing is said or counted while the lock is held: whoever listens may log,
+  and the logging call may be one that waits for this lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import math
+import os
+import secrets
+import stat
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from otelweir import errors
+from otelweir.errors import Problem
+from otelweir.pipeline.spool.otlp import Encoded, Group
+from otelweir.pipeline.spool.segment import ASIDE, DELIVERED, HEAD, START, Segment
+from otelweir.signals import LANES, Lane, Loss
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - not everywhere
+    fcntl = None
+
+_LOCK: Final = "lock"
+_ASIDE: Final = "aside"
+_FULL_FOR_S: Final = 0.1
+"""How long a full spool refuses without looking at the disk again."""
+
+_MAX_PENDING: Final = 10_000
+_STALE_S: Final = 60.0
+"""How old a folder must be that was begun and never got its name, to be swept away."""
+
+_NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
+
+
+class Frame(NamedTuple):
+    """A record that was handed out."""
+
+    id: str
+    """Names the record across processes and restarts, so that a doubled delivery can be told. (An error that is carried
+    over when the oldest records are dropped gets a new one.)"""
+
+    group: Group
+    record: bytes
+
+
+class Waiting(NamedTuple):
+    """What is neither delivered nor lost, handed out or not."""
+
+    records: int
+    bytes: int
+    oldest_age_s: float
+
+
+def _ignore_loss(lane: Lane, loss: Loss, records: int) -> None:
+    pass
+
+
+class Spool:
+    """Records of all lanes, on their way out.
+
+    `append` is for any thread and for signal handlers; the rest is meant for the courier, but any thread may call it.
+
+    Args:
+        folder: The service's; processes of the same service share it. None keeps everything in memory.
+        max_bytes: What the files of the service may take.
+        min_free_bytes: What must stay free on the disk.
+        segment_bytes: The size of a file; at most an eighth of `max_bytes`.
+        fsync_s: How often `sync` has the disk confirm what was written: what a power failure can take. `inf` for never.
+        when_full: Whether the oldest records go, or new ones are refused. Urgent ones go last.
+        memory_bytes: What may wait in memory where the disk cannot be used.
+        lost: Told of every loss, with its reason.
+        warn: Told of problems; as `errors.warn`.
+        clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        max_bytes: int = 512 * 2**20,
+        min_free_bytes: int = 64 * 2**20,
+        segment_bytes: int = 2**20,
+        fsync_s: float = 1.0,
+        when_full: Literal["drop_oldest", "refuse_newest"] = "drop_oldest",
+        memory_bytes: int = 8 * 2**20,
+        lost: Callable[[Lane, Loss, int], None] = _ignore_loss,
+        warn: Callable[[Problem, str], None] = errors.warn,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
+        self._segment_bytes = max(4096, min(segment_bytes, max_bytes // 8))
+        self._fsync_s = fsync_s
+        self._when_full = when_full
+        self._memory_bytes = memory_bytes
+        self._lost = lost
+        self._warn = warn
+        self._clock = clock
+        self._mapped = True
+        self._begin()
+        _spools.add(self)
+
+    def _begin(self) -> None:
+        """The state of a process that has written nothing."""
+        self._lock = threading.RLock()
+        self._busy = False
+        self._closed = False
+        self._home: Path | None = None
+        self._lock_fd = -1
+        self._lanes: dict[Lane, list[Segment]] = {lane: [] for lane in LANES}
+        self._active: dict[Lane, Segment] = {}
+        self._by_identity: dict[int, Segment] = {}
+        self._aside: dict[Lane, Segment] = {}
+        self._numbers = itertools.count(1)
+        self._full_until: dict[bool, tuple[float, Loss]] = {}
+        self._pending: deque[tuple[Lane, Encoded, bool, int]] = deque()
+        self._losses: deque[tuple[Lane, Loss, int]] = deque()
+        self._problems: deque[tuple[Problem, str]] = deque()
+        self._said: set[str] = set()
+        self._synced = -math.inf
+        self._unsynced: list[Path] = []
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{lane} {waiting.records}" for lane in LANES if (waiting := self.waiting(lane)).records)
+        return f"<Spool {self._home or self._folder or 'in memory'}: {counts or 'nothing'} waiting>"
+
+    # --- appending --------------------------------------------------------------------------------------------------
+
+    def append(self, lane: Lane, encoded: Encoded, *, urgent: bool = False) -> bool:
+        """Keep a record; False when it was refused, and counted.
+
+        When this returns, the record is in the operating system's hands: no end of the process loses it. (One exception
+        is a signal handler that interrupts the change from one file to the next: its record waits in memory until the
+        change, a fraction of a millisecond later, is complete.)
+        """
+        group, record = encoded
+        now = int(self._clock()) & 0xFFFFFFFF
+        try:
+            if self._active[lane].append(group, record, urgent, now):
+                return True
+        except (LookupError, OSError, ValueError, TypeError):
+            pass  # no segment yet, or it cannot be written to any more: another is made
+        with self._lock:
+            if self._busy:  # in a signal handler that interrupted this thread here
+                if len(self._pending) < _MAX_PENDING:
+                    self._pending.append((lane, encoded, urgent, now))
+                    return True
+                self._losses.append((lane, Loss.NO_MEMORY, 1))
+                return False
+            with self._at_work():
+                kept = self._append_elsewhere(lane, encoded, urgent, now)
+        self._tell()
+        return kept
+
+    def _append_elsewhere(self, lane: Lane, encoded: Encoded, urgent: bool, now: int) -> bool:
+        group, record = encoded
+        if self._closed:
+            self._losses.append((lane, Loss.ENDED, 1))
+            return False
+        until, loss = self._full_until.get(urgent, (-math.inf, Loss.SPOOL_FULL))
+        if until - _FULL_FOR_S <= self._clock() < until:
+            self._losses.append((lane, loss, 1))
+            return False
+        need = START + 3 * HEAD + len(group.resource) + len(group.scope) + len(record) + 16
+        for _ in range(3):  # a new segment may fail, too
+            active = self._active.get(lane)
+            if active is not None:
+                try:
+                    if active.append(group, record, urgent, now):
+                        return True
+                except (OSError, ValueError, TypeError):
+                    pass
+                self._seal(lane)
+            segment = self._new_segment(lane, need, urgent)
+            if segment is None:
+                return False
+            self._add(segment)
+            self._active[lane] = segment
+        self._losses.append((lane, Loss.SPOOL_FULL, 1))
+        return False
+
+    def _add(self, segment: Segment, index: int | None = None) -> None:
+        segments = self._lanes[segment.lane]
+        segments.insert(len(segments) if index is None else index, segment)
+        self._by_identity[segment.identity] = segment
+
+    def _seal(self, lane: Lane) -> None:
+        segment = self._active.pop(lane, None)
+        if segment is None:
+            return
+        if segment.path is not None and segment.detached:
+            with contextlib.suppress(OSError):
+                segment.move_to_memory()
+        segment.seal()
+        if segment.path is not None:
+            self._unsynced.append(segment.path)
+        if not segment.waiting:
+            self._retire(segment)
+
+    # --- room -------------------------------------------------------------------------------------------------------
+
+    def _new_segment(self, lane: Lane, need: int, urgent: bool) -> Segment | None:
+        """A segment with room for a record; None when there is none, which is then counted."""
+        if self._folder is None:
+            return self._new_in_memory(lane, need, urgent)
+        size = max(self._segment_bytes, need)
+        while True:
+            obstacle = self._obstacle(size)
+            if obstacle is None:
+                try:
+                    return self._new_file(lane, size)
+                except OSError as error:
+                    # A full disk, too: memory costs nothing of what was written before it was full.
+                    self._problem(errors.SPOOL_IN_MEMORY, f"{self._folder}: {error.strerror or error}")
+                    return self._new_in_memory(lane, need, urgent)
+            may_drop = self._when_full == "drop_oldest" or urgent
+            if may_drop and size <= self._max_bytes // 2 and self._make_room(urgent, on_disk=True):
+                self._problem(errors.SPOOL_FULL, obstacle)
+                continue
+            if "quota" not in obstacle:
+                self._problem(errors.SPOOL_IN_MEMORY, obstacle)
+                return self._new_in_memory(lane, need, urgent)
+            self._problem(errors.SPOOL_FULL, obstacle)
+            self._refuse(lane, urgent, Loss.SPOOL_FULL)
+            return None
+
+    def _new_in_memory(self, lane: Lane, need: int, urgent: bool) -> Segment | None:
+        # Small ones, because the disk is tried again whenever one is full.
+        size = max(need, min(self._segment_bytes, self._memory_bytes // 8))
+        while True:
+            taken = sum(segment.size for segment in self._segments() if segment.path is None)
+            if taken + size <= self._memory_bytes:
+                return Segment.in_memory(lane, size, next(self._numbers), self._clock())
+            may_drop = self._when_full == "drop_oldest" or urgent
+            if not (may_drop and size <= self._memory_bytes // 2 and self._make_room(urgent, on_disk=False)):
+                self._refuse(lane, urgent, Loss.NO_MEMORY)
+                return None
+
+    def _refuse(self, lane: Lane, urgent: bool, loss: Loss) -> None:
+        self._full_until[urgent] = (self._clock() + _FULL_FOR_S, loss)
+        self._losses.append((lane, loss, 1))
+
+    def _obstacle(self, size: int) -> str | None:
+        """Why no file of this size may be made."""
+        assert self._folder is not None
+        # Half a segment stays free for the urgent records of one that is dropped.
+        if self._taken() + size + self._segment_bytes // 2 > self._max_bytes:
+            return f"{self._folder} has reached its quota of {self._max_bytes} bytes"
+        if hasattr(os, "statvfs"):
+            place = self._folder
+            while not place.exists() and place != place.parent:
+                place = place.parent
+            try:
+                disk = os.statvfs(place)
+            except OSError:
+                return None  # making the file will tell
+            if disk.f_bavail * disk.f_frsize - size < self._min_free_bytes:
+                return f"{self._folder}: less than {self._min_free_bytes} bytes would be left on the disk"
+        return None
+
+    def _taken(self) -> int:
+        """Bytes of all files of the service."""
+        assert self._folder is not None
+        total = 0
+        for folder in _folders(self._folder):
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    with contextlib.suppress(OSError):
+                        total += entry.stat(follow_symlinks=False).st_size
+        return total
+
+    def _make_room(self, urgent: bool, *, on_disk: bool) -> bool:
+        """Drop the oldest records of which none is out; those that are not urgent first. False when there are none.
+
+        Args:
+            urgent: Whether the record that needs the room is; only for such a one other urgent records go.
+        """
+        victims = sorted(
+            (
+                segment
+                for segment in self._segments()
+                if segment.sealed and not segment.out and (segment.path is not None) == on_disk
+            ),
+            key=lambda segment: segment.created,
+        )
+        for segment in victims:
+            if not segment.urgent:
+                self._drop(segment, segment.waiting)
+                return True
+            if self._compact(segment):
+                return True
+        if urgent and victims:
+            self._drop(victims[0], victims[0].waiting)
+            return True
+        return False
+
+    def _drop(self, segment: Segment, records: int) -> None:
+        if records > 0:
+            self._losses.append((segment.lane, Loss.SPOOL_FULL if segment.path else Loss.NO_MEMORY, records))
+        self._retire(segment)
+
+    def _compact(self, segment: Segment) -> bool:
+        """Drop what is not urgent; False where that gains too little."""
+        try:
+            kept = segment.urgent_ones()
+        except OSError:
+            self._give_up(segment)
+            return True
+        groups = {group for group, _, _ in kept}
+        size = START + sum(len(record) + HEAD + 4 for _, record, _ in kept)
+        size += sum(len(group.resource) + len(group.scope) + HEAD + 8 for group in groups)
+        if kept and size > segment.size // 2:
+            return False
+        if kept:
+            try:
+                if segment.path is None:
+                    fresh = Segment.in_memory(segment.lane, size, segment.number, segment.created)
+                else:
+                    fresh = Segment.create(
+                        segment.path.parent, segment.lane, size, segment.number, segment.created, mapped=False
+                    )
+                for group, record, when in kept:
+                    if not fresh.append(group, record, True, when):
+                        raise OSError(errno.ENOSPC, "too small")
+            except OSError:
+                return False
+            fresh.seal()
+            self._add(fresh, self._lanes[segment.lane].index(segment))
+        self._drop(segment, segment.waiting - len(kept))
+        return True
+
+    def _retire(self, segment: Segment) -> None:
+        """Forget a segment and delete its file; a damaged one is kept."""
+        if segment in self._lanes[segment.lane]:
+            self._lanes[segment.lane].remove(segment)
+        self._by_identity.pop(segment.identity, None)
+        if self._active.get(segment.lane) is segment:
+            del self._active[segment.lane]
+        self._full_until.clear()
+        segment.seal()
+        if segment.path is None:
+            return
+        with contextlib.suppress(OSError):
+            if segment.damage:
+                segment.path.rename(self._aside_folder() / segment.path.with_suffix(".corrupt").name)
+            else:
+                segment.path.unlink()
+
+    def _give_up(self, segment: Segment) -> None:
+        """A file that cannot be read: what waits in it and is not out is lost."""
+        lost = segment.waiting - segment.out
+        segment.records -= lost
+        self._losses.append((segment.lane, Loss.CORRUPT, lost))
+        name = segment.path.name if segment.path else "memory"
+        self._problem(errors.SPOOL_DAMAGED, f"{name} cannot be read")
+        if segment.out:  # what is out may still be acknowledged
+            self._lanes[segment.lane].remove(segment)
+            self._lanes[segment.lane].insert(0, segment)
+        else:
+            self._retire(segment)
+
+    def _segments(self) -> Iterator[Segment]:
+        return itertools.chain.from_iterable(self._lanes.values())
+
+    # --- handing out ------------------------------------------------------------------------------------------------
+
+    def take(self, lane: Lane, max_bytes: int, max_records: int = 10_000) -> list[Frame]:
+        """The oldest records that are neither finished nor out, in their order; [] when there are none.
+
+        Args:
+            max_bytes: Of records, together; a single larger one comes alone.
+        """
+        taken: list[Frame] = []
+        with self._lock:
+            if self._busy:
+                return taken
+            with self._at_work():
+                left = max_bytes
+                for segment in list(self._lanes[lane]):
+                    if len(taken) >= max_records or (taken and left <= 0):
+                        break
+                    try:
+                        found = segment.take(left, max_records - len(taken))
+                    except (OSError, ValueError):
+                        self._give_up(segment)
+                        continue
+                    self._look_for_missing(segment)
+                    size = sum(len(record) for _, _, record in found)
+                    if taken and size > left:
+                        segment.give_back(at for at, _, _ in found)
+                        break
+                    left -= size
+                    before = f"{segment.identity:016x}"
+                    taken += [Frame(f"{before}{at:08x}", group, record) for at, group, record in found]
+        self._tell()
+        return taken
+
+    def _look_for_missing(self, segment: Segment) -> None:
+        missing = segment.missing()
+        if missing:
+            self._losses.append((segment.lane, Loss.CORRUPT, missing))
+            name = segment.path.name if segment.path else "memory"
+            self._problem(errors.SPOOL_DAMAGED, f"{name}: {missing} records cannot be read")
+        if segment.sealed and not segment.waiting:
+            self._retire(segment)
+
+    def done(self, frames: Iterable[Frame]) -> None:
+        """They were delivered. They are not handed out again, not after a restart either."""
+        self._finish(frames, DELIVERED)
+
+    def set_aside(self, frames: Iterable[Frame], reason: str) -> None:
+        """They will never be sent; they are kept, with the reason, in the service's folder `aside`."""
+        frames = list(frames)
+        with self._lock, self._at_work():
+            now = int(self._clock()) & 0xFFFFFFFF
+            for frame in frames:
+                found = self._find(frame)
+                if found and self._folder is not None:
+                    self._keep_aside(found[0].lane, frame, reason, now)
+            self._finish(frames, ASIDE)
+        self._tell()
+
+    def _keep_aside(self, lane: Lane, frame: Frame, reason: str, now: int) -> None:
+        reason = reason[:2000]
+        for _ in range(2):
+            keeper = self._aside.get(lane)
+            try:
+                if keeper is None:
+                    need = START + 4 * HEAD + sum(map(len, frame.group)) + len(frame.record) + 4 * len(reason) + 32
+                    size = max(self._segment_bytes, need)
+                    if self._obstacle(size):
+                        return
+                    folder = self._aside_folder()
+                    keeper = Segment.create(folder, lane, size, next(self._numbers), self._clock(), mapped=False)
+                    assert keeper.path is not None
+                    keeper.path = keeper.path.rename(keeper.path.with_suffix(".aside"))
+                    self._aside[lane] = keeper
+                if keeper.keep(frame.group, frame.record, reason, now):
+                    return
+            except (OSError, ValueError) as error:
+                self._problem(errors.SPOOL_IN_MEMORY, f"{self._folder}/{_ASIDE}: {error}")
+            old = self._aside.pop(lane, None)
+            if old is not None:
+                old.seal()
+
+    def _finish(self, frames: Iterable[Frame], state: int) -> None:
+        with self._lock, self._at_work():
+            places = self._places(frames)
+            for segment, found in places:
+                finished = segment.finish(found)
+                if segment.sealed and not segment.waiting:
+                    self._retire(segment)
+                    continue
+                try:
+                    segment.mark(finished, state)
+                except (OSError, ValueError):
+                    pass  # after a restart they are handed out again: rather twice than never
+        self._tell()
+
+    def give_back(self, frames: Iterable[Frame]) -> None:
+        """They were not delivered; they are handed out again, before what came after them."""
+        with self._lock, self._at_work():
+            for segment, found in self._places(frames):
+                segment.give_back(found)
+        self._tell()
+
+    def _find(self, frame: Frame) -> tuple[Segment, int] | None:
+        try:
+            segment = self._by_identity.get(int(frame.id[:16], 16))
+            return (segment, int(frame.id[16:], 16)) if segment else None
+        except ValueError:
+            return None
+
+    def _places(self, frames: Iterable[Frame]) -> list[tuple[Segment, list[int]]]:
+        by_segment: dict[int, tuple[Segment, list[int]]] = {}
+        for frame in frames:
+            if found := self._find(frame):
+                by_segment.setdefault(found[0].identity, (found[0], []))[1].append(found[1])
+        return list(by_segment.values())
+
+    def waiting(self, lane: Lane) -> Waiting:
+        """What waits in a lane; the age is that of the oldest record, or of its file where that was not read yet."""
+        with self._lock:
+            segments = [segment for segment in self._lanes[lane] if segment.waiting > 0]
+            age = self._clock() - min(segment.oldest for segment in segments) if segments else 0.0
+            return Waiting(
+                sum(segment.waiting for segment in segments),
+                sum(segment.waiting_bytes for segment in segments),
+                max(0.0, age),
+            )
+
+    # --- orphans ----------------------------------------------------------------------------------------------------
+
+    def adopt(self) -> int:
+        """Take over the folders of dead processes of this service; gives how many records of theirs wait."""
+        if self._folder is None or fcntl is None or self._closed:
+            return 0
+        paths: list[Path] = []
+        with self._lock, self._at_work():
+            try:
+                for folder in _folders(self._folder):
+                    if folder.name != _ASIDE and folder != self._home:
+                        paths += self._adopt_folder(folder)
+            except OSError as error:
+                self._problem(errors.SPOOL_IN_MEMORY, f"{self._folder}: {error.strerror or error}")
+        # Reading them takes a while, and nobody else knows these files: the lock is free meanwhile.
+        opened = []
+        for path in paths:
+            try:
+                opened.append(Segment.open(path))
+            except OSError as error:
+                self._problem(errors.SPOOL_DAMAGED, f"{path.name}: {error.strerror or error}")
+        records = 0
+        with self._lock, self._at_work():
+            for segment in opened:
+                records += self._welcome(segment)
+        self._tell()
+        return records
+
+    def _adopt_folder(self, folder: Path) -> list[Path]:
+        """Move the files of a folder whose lock is free into ours."""
+        if not _is_ours(folder.lstat()):
+            return []
+        if folder.name.startswith(".") and time.time() - folder.lstat().st_mtime < _STALE_S:
+            return []  # being made
+        lock = folder / _LOCK
+        moved: list[Path] = []
+        try:
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o600)
+        except OSError:
+            return moved
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another adopter may have been here between the two: then this lock has no name any more.
+            if os.fstat(fd).st_ino != lock.stat().st_ino:
+                return moved
+            home = self._make_home()
+            files = sorted(file for file in folder.iterdir() if file.suffix == ".seg")
+            moved.extend(file.rename(home / file.name) for file in files)
+            lock.unlink()
+            folder.rmdir()
+        except OSError:
+            pass  # it lives, or the rest is left to the next one
+        finally:
+            os.close(fd)
+        return moved
+
+    def _welcome(self, segment: Segment) -> int:
+        assert segment.path is not None
+        if segment.identity in self._by_identity:
+            segment.damage = segment.damage or []
+            self._note(segment, "a copy of a file that is in use")
+            with contextlib.suppress(OSError):
+                segment.path.rename(self._aside_folder() / f"{secrets.token_hex(4)}-{segment.path.stem}.corrupt")
+            return 0
+        if segment.damage:
+            size = sum(damage.end - damage.start for damage in segment.damage)
+            stretches = len(segment.damage)
+            reason = f"{stretches} damaged stretch{'es' if stretches > 1 else ''}, {size} bytes"
+            # How many records a stretch held is not known: at least one, unless it is the file's header.
+            lost = sum(damage.start >= START for damage in segment.damage)
+            if self._note(segment, reason) and lost:
+                self._losses.append((segment.lane, Loss.CORRUPT, lost))
+            self._problem(errors.SPOOL_DAMAGED, f"{segment.path.name}: {reason}")
+        segments = self._lanes[segment.lane]
+        index = next((at for at, other in enumerate(segments) if other.created > segment.created), len(segments))
+        self._add(segment, index)
+        if not segment.waiting:
+            self._retire(segment)
+        return segment.waiting
+
+    def _note(self, segment: Segment, reason: str) -> bool:
+        """Write down what was found in a damaged file; False when it was written down before."""
+        assert segment.path is not None
+        note = {
+            "file": segment.path.name,
+            "lane": segment.lane,
+            "reason": reason,
+            "damaged": [list(damage) for damage in segment.damage],
+            "whole_records": segment.records,
+            "lost_records_at_least": sum(damage.start >= START for damage in segment.damage),
+        }
+        try:
+            path = self._aside_folder() / f"{segment.path.stem}.json"
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
+        except FileExistsError:
+            return False
+        except OSError:
+            return True
+        with os.fdopen(fd, "w", encoding="utf-8") as file, contextlib.suppress(OSError):
+            json.dump(note, file, indent=2)
+        return True
+
+    # --- the folder -------------------------------------------------------------------------------------------------
+
+    def _new_file(self, lane: Lane, size: int) -> Segment:
+        for attempt in range(2):
+            home = self._make_home()
+            number, now = next(self._numbers), self._clock()
+            try:
+                if self._mapped:
+                    try:
+                        return Segment.create(home, lane, size, number, now, mapped=True)
+                    except NotImplementedError as error:
+                        self._mapped = False
+                        self._problem(errors.SPOOL_WRITES, f"{self._folder}: {error}")
+                return Segment.create(home, lane, size, number, now, mapped=False)
+            except FileNotFoundError:  # deleted under us
+                if attempt:
+                    raise
+                self._leave_home()
+        raise AssertionError
+
+    def _make_home(self) -> Path:
+        """This process's folder, with its lock."""
+        if self._home is not None and self._home.is_dir():
+            return self._home
+        self._leave_home()
+        assert self._folder is not None
+        _make_private(self._folder)
+        name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        # It gets its name when it is locked: nobody may find it without.
+        begun = self._folder / f".{name}"
+        begun.mkdir(0o700)
+        fd = os.open(begun / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # no locks here: then nobody else gets one either, and none adopts
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock_fd = fd
+        self._home = begun.rename(self._folder / name)
+        return self._home
+
+    def _leave_home(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+        self._lock_fd, self._home = -1, None
+
+    def _aside_folder(self) -> Path:
+        assert self._folder is not None
+        folder = self._folder / _ASIDE
+        _make_private(folder)
+        return folder
+
+    # --- time, fork, end --------------------------------------------------------------------------------------------
+
+    def sync(self, *, now: bool = False) -> None:
+        """Have the disk confirm what was written, if the last time is `fsync_s` ago. Call it often.
+
+        It also notices when the folder was deleted under us.
+
+        Args:
+            now: Whenever the last time was.
+        """
+        if not now and not 0 <= self._synced + self._fsync_s <= time.monotonic():
+            return
+        self._synced = time.monotonic()
+        fds: list[int] = []
+        with self._lock, self._at_work():
+            for lane, segment in list(self._active.items()):
+                if segment.path is not None and segment.detached:
+                    self._problem(errors.SPOOL_IN_MEMORY, f"{self._home}: the folder was deleted")
+                    self._seal(lane)
+            with contextlib.suppress(OSError):
+                fds += [fd for segment in self._active.values() if (fd := segment.duplicate_fd()) >= 0]
+            paths, self._unsynced = self._unsynced, []
+            for path in paths:
+                with contextlib.suppress(OSError):
+                    fds.append(os.open(path, os.O_RDWR | _NO_FOLLOW))
+        # Without the lock: a disk may take its time. fsync also writes what was changed through a mapping, and does not
+        # hold the GIL while it waits, as mmap.flush does.
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                os.fsync(fd)
+            os.close(fd)
+        self._tell()
+
+    def after_fork(self) -> None:
+        """In the child: what was written is the parent's. The child begins anew, with its first record.
+
+        Called of itself where the system can fork; calling it again does no harm.
+        """
+        for segment in [*self._segments(), *self._aside.values()]:
+            segment.abandon()
+        # The lock belongs to the open file that both share; it is free when both have closed it. So closing it here
+        # leaves it to the parent, and the parent's end frees it.
+        self._leave_home()
+        closed = self._closed
+        self._begin()
+        self._closed = closed
+
+    def close(self) -> None:
+        """Leave what waits on disk, and release the lock. What waits in memory is lost now, and counted."""
+        with self._lock, self._at_work():
+            if self._closed:
+                return
+            self._closed = True
+            for segment in list(self._segments()):
+                segment.seal()
+                if segment.path is None and segment.waiting:
+                    self._losses.append((segment.lane, Loss.NO_MEMORY, segment.waiting))
+                if segment.path is None or not segment.waiting:
+                    self._retire(segment)
+                elif self._active.get(segment.lane) is segment:
+                    self._unsynced.append(segment.path)
+            self._active.clear()
+            for keeper in self._aside.values():
+                keeper.seal()
+            self._aside.clear()
+        if self._fsync_s < math.inf:
+            self.sync(now=True)
+        with self._lock, self._at_work():
+            home = self._home
+            if home is not None and not any(self._segments()):
+                with contextlib.suppress(OSError):
+                    (home / _LOCK).unlink()
+                    home.rmdir()
+            for segments in self._lanes.values():
+                segments.clear()
+            self._by_identity.clear()
+            self._leave_home()
+        self._tell()
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """While the lock is held: a signal handler that runs in between finds `_busy`, and leaves its record behind."""
+        if self._busy:
+            yield
+            return
+        self._busy = True
+        try:
+            yield
+        finally:
+            while self._pending:
+                lane, encoded, urgent, now = self._pending.popleft()
+                self._append_elsewhere(lane, encoded, urgent, now)
+            self._busy = False
+
+    def _problem(self, problem: Problem, detail: str) -> None:
+        """Say it when the lock is free; each problem once while the process lives, as its numbers change."""
+        if problem.code not in self._said:
+            self._said.add(problem.code)
+            self._problems.append((problem, detail))
+
+    def _tell(self) -> None:
+        if self._busy:
+            return
+        while self._losses:
+            try:
+                lane, loss, records = self._losses.popleft()
+            except IndexError:  # another thread had it
+                break
+            self._lost(lane, loss, records)
+        while self._problems:
+            try:
+                problem, detail = self._problems.popleft()
+            except IndexError:
+                break
+            self._warn(problem, detail)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, without links; [] where there is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that only its owner may use.
+
+    Raises:
+        OSError: It cannot be made, or what is there is a link, no folder, or somebody else's.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "is a symbolic link or no folder", str(folder))
+    if not _is_ours(status):
+        raise PermissionError(errno.EPERM, "belongs to another user", str(folder))
+    if status.st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+_spools: Final[weakref.WeakSet[Spool]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for spool in list(_spools):
+        spool.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,519 @@
+"""What was accepted is handed out until it is finished, through crashes, forks, full disks and orphaned folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from otelweir import errors
+from otelweir.errors import Problem
+from otelweir.pipeline.spool import set_aside_in
+from otelweir.pipeline.spool.otlp import Group
+from otelweir.pipeline.spool.spool import Frame, Spool
+from otelweir.signals import Lane, Loss
+
+GROUP = Group(b"resource", b"scope")
+MANY = 2**30
+
+
+class Told:
+    """What a spool says."""
+
+    def __init__(self) -> None:
+        self.losses: Counter[tuple[Lane, Loss]] = Counter()
+        self.problems: list[str] = []
+
+    def lost(self, lane: Lane, loss: Loss, records: int) -> None:
+        self.losses[lane, loss] += records
+
+    def warn(self, problem: Problem, detail: str) -> None:
+        self.problems.append(problem.code)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def make(tmp_path: Path, told: Told) -> Iterator[Callable[..., Spool]]:
+    made: list[Spool] = []
+
+    def spool(folder: Path | None = tmp_path / "shop", **options: Any) -> Spool:
+        options = {"min_free_bytes": 0, "lost": told.lost, "warn": told.warn, **options}
+        made.append(Spool(folder, **options))
+        return made[-1]
+
+    yield spool
+    for one in made:
+        one.close()
+
+
+def add(spool: Spool, *records: bytes, lane: Lane = "logs", urgent: bool = False) -> list[bool]:
+    return [spool.append(lane, (GROUP, record), urgent=urgent) for record in records]
+
+
+def taken(spool: Spool, lane: Lane = "logs") -> list[bytes]:
+    return [frame.record for frame in spool.take(lane, MANY)]
+
+
+class TestHandingOut:
+    @pytest.mark.parametrize("on_disk", [True, False])
+    def test_is_in_order_and_once(self, make: Callable[..., Spool], tmp_path: Path, on_disk: bool) -> None:
+        spool = make(tmp_path / "shop" if on_disk else None)
+        add(spool, b"a", b"b", b"c")
+        assert [spool.take("logs", MANY, 2)[1].record, *taken(spool), *taken(spool)] == [b"b", b"c"]
+
+    def test_keeps_to_the_size_but_for_a_single_record(self, make: Callable[..., Spool]) -> None:
+        spool = make()
+        add(spool, b"a" * 100, b"b" * 30, b"c" * 30, b"d" * 30)
+        sizes = [[len(frame.record) for frame in spool.take("logs", 60)] for _ in range(3)]
+        assert sizes == [[100], [30, 30], [30]]
+
+    def test_begins_again_with_what_was_given_back(self, make: Callable[..., Spool]) -> None:
+        spool = make()
+        add(spool, b"a", b"b", b"c")
+        frames = spool.take("logs", MANY, 2)
+        spool.give_back(reversed(frames))
+        assert taken(spool) == [b"a", b"b", b"c"]
+
+    def test_keeps_lanes_apart(self, make: Callable[..., Spool]) -> None:
+        spool = make()
+        add(spool, b"log")
+        add(spool, b"span", lane="traces")
+        assert (taken(spool, "traces"), taken(spool), taken(spool, "metrics")) == ([b"span"], [b"log"], [])
+
+    def test_counts_what_waits(self, make: Callable[..., Spool]) -> None:
+        now = 1000.0
+        spool = make(clock=lambda: now)
+        add(spool, b"a", b"b")
+        now = 1010.0
+        assert spool.waiting("logs")[::2] == (2, 10.0)
+        spool.done(spool.take("logs", MANY))
+        assert spool.waiting("logs") == (0, 0, 0.0)
+        assert repr(spool).endswith("nothing waiting>")
+
+    def test_a_strange_frame_changes_nothing(self, make: Callable[..., Spool]) -> None:
+        spool = make()
+        add(spool, b"a")
+        spool.done([Frame("no id", GROUP, b""), Frame("0" * 24, GROUP, b"")])
+        assert spool.waiting("logs").records == 1
+
+    def test_files_of_finished_records_go(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        spool = make(segment_bytes=4096)
+        add(spool, *[b"x" * 100] * 200)
+        spool.done(spool.take("logs", MANY))
+        assert len(list(tmp_path.rglob("*.seg"))) <= 1
+
+    def test_a_record_larger_than_a_segment_has_a_place(self, make: Callable[..., Spool]) -> None:
+        spool = make(segment_bytes=4096)
+        add(spool, b"a", b"x" * 100_000, b"b")
+        assert [len(record) for record in taken(spool)] == [1, 100_000, 1]
+
+
+class TestAfterTheEnd:
+    def test_the_next_process_sends_what_the_last_left(self, make: Callable[..., Spool]) -> None:
+        first = make()
+        add(first, b"a", b"b", b"c")
+        frames = first.take("logs", MANY)
+        first.done(frames[:1])
+        first.close()
+        second = make()
+        assert second.adopt() == 2
+        again = second.take("logs", MANY)
+        assert again == frames[1:], "taking is not enough to forget, and the id stays"
+
+    def test_a_closed_one_refuses_and_counts(self, make: Callable[..., Spool], told: Told) -> None:
+        spool = make()
+        spool.close()
+        assert add(spool, b"a") == [False]
+        assert told.losses == {("logs", Loss.ENDED): 1}
+
+    def test_nothing_is_left_where_nothing_waits(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        spool = make()
+        add(spool, b"a")
+        spool.done(spool.take("logs", MANY))
+        spool.close()
+        assert list((tmp_path / "shop").iterdir()) == []
+
+    @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(3)", "os.abort()"])
+    @pytest.mark.parametrize("before", ["", "del os.posix_fallocate"])
+    def test_of_any_kind_every_accepted_record_is_there_once(
+        self, make: Callable[..., Spool], tmp_path: Path, end: str, before: str
+    ) -> None:
+        program = f"""
+import os, resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+{before or "pass"}
+from otelweir.pipeline.spool import Group, Spool
+spool = Spool(Path(sys.argv[1]), segment_bytes=16384, min_free_bytes=0)
+for number in range(500):
+    assert spool.append("logs", (Group(b"r", b"s"), b"%d" % number))
+print(500, flush=True)
+{end}
+"""
+        ended = subprocess.run([sys.executable, "-c", program, str(tmp_path / "shop")], stdout=subprocess.PIPE)
+        assert (ended.returncode != 0, ended.stdout) == (True, b"500\n")
+        spool = make()
+        assert spool.adopt() == 500
+        assert taken(spool) == [b"%d" % number for number in range(500)]
+
+    def test_by_a_kill_in_the_middle_of_writing(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        program = """
+import os, sys
+from pathlib import Path
+from otelweir.pipeline.spool import Group, Spool
+spool = Spool(Path(sys.argv[1]), segment_bytes=65536, min_free_bytes=0)
+number = 0
+while spool.append("logs", (Group(b"r", b"s"), b"%d" % number)):
+    os.write(1, b"%d\\n" % number)
+    number += 1
+"""
+        child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "shop")], stdout=subprocess.PIPE)
+        assert child.stdout
+        said = [child.stdout.readline() for _ in range(2000)]
+        child.send_signal(signal.SIGKILL)
+        said += child.stdout.readlines()
+        child.stdout.close()
+        child.wait()
+        spool = make()
+        spool.adopt()
+        found = taken(spool)
+        assert found[: len(said)] == [line.strip() for line in said]
+        assert len(found) <= len(said) + 1, "the last may have been accepted before it could be said"
+
+
+class TestOrphans:
+    def test_the_living_keep_theirs(self, make: Callable[..., Spool]) -> None:
+        first, second = make(), make()
+        add(first, b"a")
+        assert second.adopt() == 0
+        assert taken(first) == [b"a"]
+
+    def test_a_copy_is_not_sent(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        first = make()
+        add(first, b"a")
+        first.close()
+        [file] = tmp_path.rglob("*.seg")
+        shutil.copy(file, file.with_name("logs-00000009-0000000000000001.seg"))
+        second = make()
+        second.adopt()
+        assert taken(second) == [b"a"]
+        assert len(list(tmp_path.rglob("*.corrupt"))) == 1
+
+    def test_a_damaged_file_is_kept_with_a_note(self, make: Callable[..., Spool], tmp_path: Path, told: Told) -> None:
+        first = make()
+        add(first, b"aaaa", b"bbbb", b"cccc")
+        first.close()
+        [file] = tmp_path.rglob("*.seg")
+        data = bytearray(file.read_bytes())
+        data[data.index(b"bbbb")] ^= 1
+        file.write_bytes(data)
+        second = make()
+        assert second.adopt() == 2
+        frames = second.take("logs", MANY)
+        assert [frame.record for frame in frames] == [b"aaaa", b"cccc"]
+        second.done(frames)
+        assert told.losses == {("logs", Loss.CORRUPT): 1}
+        assert told.problems == ["WEIR-SPOOL-004"]
+        assert sorted(path.suffix for path in (tmp_path / "shop" / "aside").iterdir()) == [".corrupt", ".json"]
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+    def test_a_dead_parent_with_a_living_child_is_one(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        """Both share the lock's open file; the child must let go of it."""
+        program = """
+import os, sys
+from pathlib import Path
+from otelweir.pipeline.spool import Group, Spool
+spool = Spool(Path(sys.argv[1]), min_free_bytes=0)
+spool.append("logs", (Group(b"r", b"s"), b"parent"))
+if os.fork():
+    os._exit(0)
+assert spool.take("logs", 1000) == []
+spool.append("logs", (Group(b"r", b"s"), b"child"))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+        child = subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / "shop")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert child.stdin
+        assert child.stdout
+        try:
+            assert child.stdout.readline() == b"ready\n"
+            child.wait()
+            spool = make()
+            spool.adopt()
+            assert taken(spool) == [b"parent"]
+        finally:
+            child.stdin.close()
+            child.stdout.read()
+            child.stdout.close()
+
+
+class TestWhenFull:
+    def fill(self, spool: Spool, records: int = 2000) -> list[bytes]:
+        names = [b"%05d" % number + b"x" * 95 for number in range(records)]
+        return [name for name, kept in zip(names, add(spool, *names), strict=True) if kept]
+
+    def on_disk(self, folder: Path) -> int:
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    @pytest.mark.parametrize("folder", [True, False])
+    def test_the_oldest_go(self, make: Callable[..., Spool], tmp_path: Path, told: Told, folder: bool) -> None:
+        spool = make(tmp_path / "shop" if folder else None, max_bytes=65536, segment_bytes=8192, memory_bytes=65536)
+        accepted = self.fill(spool)
+        left = taken(spool)
+        lost = told.losses["logs", Loss.SPOOL_FULL if folder else Loss.NO_MEMORY]
+        assert left == accepted[lost:]
+        assert left[-1].startswith(b"01999")
+        assert self.on_disk(tmp_path) <= 65536
+
+    def test_or_the_newest_are_refused(self, make: Callable[..., Spool], tmp_path: Path, told: Told) -> None:
+        spool = make(max_bytes=65536, segment_bytes=8192, when_full="refuse_newest")
+        accepted = self.fill(spool)
+        assert 0 < len(accepted) < 2000
+        assert taken(spool) == accepted
+        assert told.losses == {("logs", Loss.SPOOL_FULL): 2000 - len(accepted)}
+        assert told.problems == ["WEIR-SPOOL-003"]
+        assert self.on_disk(tmp_path) <= 65536
+
+    @pytest.mark.parametrize("policy", ["drop_oldest", "refuse_newest"])
+    def test_errors_go_last(self, make: Callable[..., Spool], policy: str) -> None:
+        spool = make(max_bytes=65536, segment_bytes=8192, when_full=policy)
+        add(spool, b"first error", urgent=True)
+        self.fill(spool)
+        assert add(spool, b"last error", urgent=True) == [True]
+        self.fill(spool)
+        left = taken(spool)
+        assert left[0] == b"first error"
+        assert b"last error" in left
+
+    def test_there_is_room_again_when_records_are_done(self, make: Callable[..., Spool]) -> None:
+        spool = make(max_bytes=65536, segment_bytes=8192, when_full="refuse_newest")
+        self.fill(spool)
+        spool.done(spool.take("logs", MANY))
+        assert add(spool, b"a") == [True]
+
+    def test_the_reserve_of_the_disk_is_left(self, make: Callable[..., Spool], tmp_path: Path, told: Told) -> None:
+        """No disk has as much free: records wait in memory."""
+        spool = make(min_free_bytes=2**60)
+        assert add(spool, b"a") == [True]
+        assert (taken(spool), list(tmp_path.rglob("*.seg"))) == ([b"a"], [])
+        assert told.problems == ["WEIR-SPOOL-001"]
+
+
+class TestTheFolder:
+    def test_is_for_its_owner_alone(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        (tmp_path / "shop").mkdir(mode=0o755)
+        add(make(), b"a")
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_dir()}
+        files = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+        assert (modes, files) == ({0o700}, {0o600})
+
+    def test_is_no_link(self, make: Callable[..., Spool], tmp_path: Path, told: Told) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "shop").symlink_to(tmp_path / "elsewhere")
+        spool = make()
+        assert (add(spool, b"a"), taken(spool)) == ([True], [b"a"])
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+        assert told.problems == ["WEIR-SPOOL-001"]
+
+    def test_is_nobody_elses(
+        self, make: Callable[..., Spool], tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "shop").mkdir()
+        monkeypatch.setattr(os, "geteuid", lambda: (tmp_path / "shop").stat().st_uid + 1)
+        spool = make()
+        assert (add(spool, b"a"), taken(spool)) == ([True], [b"a"])
+        assert list((tmp_path / "shop").iterdir()) == []
+        assert told.problems == ["WEIR-SPOOL-001"]
+
+    def test_may_be_deleted_under_us(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        spool = make()
+        add(spool, b"a")
+        shutil.rmtree(tmp_path / "shop")
+        add(spool, b"b")
+        spool.sync(now=True)
+        add(spool, b"c")
+        assert taken(spool) == [b"a", b"b", b"c"]
+        assert len(list(tmp_path.rglob("*.seg"))) == 1
+
+    def test_may_be_a_file(self, make: Callable[..., Spool], tmp_path: Path, told: Told) -> None:
+        (tmp_path / "shop").write_text("no folder")
+        spool = make()
+        assert (add(spool, b"a"), taken(spool), spool.adopt()) == ([True], [b"a"], 0)
+        assert told.problems == ["WEIR-SPOOL-001"]
+
+
+class TestWithoutReservation:
+    def test_records_are_written(
+        self, make: Callable[..., Spool], tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(os, "posix_fallocate")
+        spool = make()
+        add(spool, b"a", b"b")
+        add(spool, b"c", lane="traces")
+        assert (taken(spool), taken(spool, "traces")) == ([b"a", b"b"], [b"c"])
+        assert told.problems == ["WEIR-SPOOL-002"]
+        assert len(list(tmp_path.rglob("*.seg"))) == 2
+
+    def test_and_a_full_disk_leaves_memory(
+        self, make: Callable[..., Spool], told: Told, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(os, "posix_fallocate")
+        spool = make()
+        add(spool, b"a")
+
+        def full(*_: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+        assert add(spool, b"b", b"c") == [True, True]
+        assert taken(spool) == [b"a", b"b", b"c"]
+        assert (told.problems, told.losses) == (["WEIR-SPOOL-002", "WEIR-SPOOL-001"], {})
+
+
+class TestSetAside:
+    def test_is_kept_with_its_reason_and_not_sent(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        spool = make()
+        add(spool, b"a", b"b")
+        spool.set_aside(spool.take("logs", MANY, 1), "400: no such field")
+        spool.close()
+        again = make()
+        assert again.adopt() == 1
+        assert taken(again) == [b"b"]
+        [file] = tmp_path.rglob("*.aside")
+        [kept] = set_aside_in(file)
+        assert (kept.lane, kept.reason, kept.group, kept.record) == ("logs", "400: no such field", GROUP, b"a")
+
+
+class TestASignalHandler:
+    def test_may_log_while_a_file_is_changed(self, make: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch) -> None:
+        """It interrupts the thread that holds the lock; waiting for it would be forever."""
+        spool = make(segment_bytes=4096)
+        inside: list[bool] = []
+        original = Spool._new_file
+
+        def interrupted(self: Spool, lane: Lane, size: int) -> Any:
+            if not inside:
+                inside.append(True)
+                inside.extend(add(spool, b"from the handler"))
+            return original(self, lane, size)
+
+        monkeypatch.setattr(Spool, "_new_file", interrupted)
+        add(spool, b"from the thread")
+        assert inside == [True, True]
+        assert sorted(taken(spool)) == [b"from the handler", b"from the thread"]
+
+
+class SpoolAgainstAModel(RuleBasedStateMachine):
+    """Accepted = finished + lost + waiting; nothing out of order, nothing twice but after a crash."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(os.path.realpath(__import__("tempfile").mkdtemp()))
+        self.told = Told()
+        self.accepted = 0
+        self.finished = 0
+        self.number = 0
+        self.out: list[Frame] = []
+        self.gone: set[bytes] = set()
+        self.spool = self.fresh()
+
+    def fresh(self) -> Spool:
+        return Spool(
+            self.folder / "shop",
+            max_bytes=64 * 1024,
+            segment_bytes=4096,
+            min_free_bytes=0,
+            fsync_s=float("inf"),
+            lost=self.told.lost,
+            warn=self.told.warn,
+        )
+
+    def teardown(self) -> None:
+        self.spool.close()
+        shutil.rmtree(self.folder)
+
+    @rule(size=st.integers(0, 3000), times=st.integers(1, 30), urgent=st.booleans())
+    def append(self, size: int, times: int, urgent: bool) -> None:
+        for _ in range(times):
+            self.number += 1
+            self.accepted += 1
+            self.spool.append("logs", (GROUP, b"%08d" % self.number + b"x" * size), urgent=urgent)
+
+    @rule(max_bytes=st.integers(0, 20000), max_records=st.integers(1, 50))
+    def take(self, max_bytes: int, max_records: int) -> None:
+        frames = self.spool.take("logs", max_bytes, max_records)
+        assert sum(len(frame.record) for frame in frames) <= max_bytes or len(frames) == 1
+        names = [frame.record[:8] for frame in frames]
+        assert names == sorted(names)
+        assert not set(names) & (self.gone | {frame.record[:8] for frame in self.out})
+        self.out += frames
+
+    @rule(some=st.integers(0, 50))
+    def done(self, some: int) -> None:
+        frames, self.out = self.out[:some], self.out[some:]
+        self.spool.done(frames)
+        self.finished += len(frames)
+        self.gone |= {frame.record[:8] for frame in frames}
+
+    @rule(some=st.integers(0, 3))
+    def set_aside(self, some: int) -> None:
+        frames, self.out = self.out[:some], self.out[some:]
+        self.spool.set_aside(frames, "why")
+        self.finished += len(frames)
+        self.gone |= {frame.record[:8] for frame in frames}
+
+    @rule(some=st.integers(0, 50))
+    def give_back(self, some: int) -> None:
+        frames, self.out = self.out[some:], self.out[:some]
+        self.spool.give_back(frames)
+
+    @rule()
+    def crash(self) -> None:
+        # What the end of a process leaves: its files as they are, and its lock free.
+        self.spool.after_fork()
+        self.out = []
+        self.spool = self.fresh()
+        self.spool.adopt()
+
+    @rule()
+    def restart(self) -> None:
+        self.spool.close()
+        self.out = []
+        self.spool = self.fresh()
+        self.spool.adopt()
+
+    @invariant()
+    def every_record_is_somewhere(self) -> None:
+        lost = sum(self.told.losses.values())
+        assert self.accepted == self.finished + lost + self.spool.waiting("logs").records
+
+    @invariant()
+    def the_quota_holds(self) -> None:
+        assert sum(path.stat().st_size for path in self.folder.rglob("*.*") if path.is_file()) <= 64 * 1024
+
+
+TestModel = SpoolAgainstAModel.TestCase
+TestModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_every_problem_of_the_spool_is_documented() -> None:
+    page = Path(__file__).parents[3].joinpath("docs/troubleshooting.md").read_text(encoding="utf-8")
+    assert all(f"### {code}" in page for code in errors.PROBLEMS if "SPOOL" in code)
