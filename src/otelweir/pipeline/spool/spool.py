@@ -233,7 +233,8 @@ class Spool:
             return self._new_in_memory(lane, need, urgent)
         size = max(self._segment_bytes, need)
         while True:
-            obstacle = self._obstacle(size)
+            over_quota = self._over_quota(size)
+            obstacle = over_quota or self._short_of_disk(size)
             if obstacle is None:
                 try:
                     return self._new_file(lane, size)
@@ -245,7 +246,7 @@ class Spool:
             if may_drop and size <= self._max_bytes // 2 and self._make_room(urgent, on_disk=True):
                 self._problem(errors.SPOOL_FULL, obstacle)
                 continue
-            if "quota" not in obstacle:
+            if over_quota is None:
                 self._problem(errors.SPOOL_IN_MEMORY, obstacle)
                 return self._new_in_memory(lane, need, urgent)
             self._problem(errors.SPOOL_FULL, obstacle)
@@ -268,12 +269,17 @@ class Spool:
         self._full_until[urgent] = (self._clock() + _FULL_FOR_S, loss)
         self._losses.append((lane, loss, 1))
 
-    def _obstacle(self, size: int) -> str | None:
-        """Why no file of this size may be made."""
+    def _over_quota(self, size: int) -> str | None:
+        """What the quota has against a file of this size."""
         assert self._folder is not None
         # Half a segment stays free for the urgent records of one that is dropped.
         if self._taken() + size + self._segment_bytes // 2 > self._max_bytes:
             return f"{self._folder} has reached its quota of {self._max_bytes} bytes"
+        return None
+
+    def _short_of_disk(self, size: int) -> str | None:
+        """What the free-disk floor has against a file of this size."""
+        assert self._folder is not None
         if hasattr(os, "statvfs"):
             place = self._folder
             while not place.exists() and place != place.parent:
@@ -456,7 +462,7 @@ class Spool:
                 if keeper is None:
                     need = START + 4 * HEAD + sum(map(len, frame.group)) + len(frame.record) + 4 * len(reason) + 32
                     size = max(self._segment_bytes, need)
-                    if self._obstacle(size):
+                    if self._over_quota(size) or self._short_of_disk(size):
                         return
                     folder = self._aside_folder()
                     keeper = Segment.create(folder, lane, size, next(self._numbers), self._clock(), mapped=False)
