@@ -10,6 +10,8 @@ from typing import Any, Final
 from otelweir import errors
 from otelweir.pipeline.capture.settings import CaptureSettings, ResourceSettings
 from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
+from otelweir.pipeline.spool.settings import SpoolSettings
+from otelweir.pipeline.transmit.settings import TransmitSettings
 from otelweir.variables import Origin, Var, flag, read, seconds, setting, shown, variables
 
 PREFIX: Final = "WEIR_"
@@ -27,11 +29,18 @@ class DistroSettings:
     the signal."""
 
 
-SECTIONS: Final = (DistroSettings, ResourceSettings, CaptureSettings, LogSamplingSettings)
+SECTIONS: Final = (
+    DistroSettings,
+    ResourceSettings,
+    CaptureSettings,
+    LogSamplingSettings,
+    SpoolSettings,
+    TransmitSettings,
+)
 
 
 @dataclass(frozen=True)
-class Settings(LogSamplingSettings, CaptureSettings, ResourceSettings, DistroSettings):
+class Settings(TransmitSettings, SpoolSettings, LogSamplingSettings, CaptureSettings, ResourceSettings, DistroSettings):
     """The effective settings. A setting's name in code is its variable's name without `WEIR_`, in lower case."""
 
 

@@ -162,6 +162,28 @@ def number(*, above: float | None = None, least: float | None = None) -> Form[fl
     return Form(f"a number above {above:g}" if above is not None else f"a number, {least:g} or more", read)
 
 
+_SIZE: Final = re.compile(r"(\d+)\s*([kmg]i?b?|b)?", re.IGNORECASE)
+_BYTES: Final = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def size(least: int) -> Form[int]:
+    """A size in bytes; text may name another unit, of 1024 each: `64KiB`, `512MiB`, `2G`."""
+
+    def read(value: object) -> int:
+        if isinstance(value, str):
+            found = _SIZE.fullmatch(value.strip())
+            if not found:
+                raise ValueError
+            value = int(found[1]) * _BYTES[(found[2] or "")[:1].lower()]
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError
+        if value < least:
+            raise ValueError
+        return value
+
+    return Form(f"bytes, {least} or more (or a number with KiB, MiB or GiB)", read)
+
+
 _DURATION: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h)?")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
