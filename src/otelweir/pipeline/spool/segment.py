@@ -186,6 +186,7 @@ class Segment:
         urgent: How many of them are urgent; -1 when unknown.
         finished: How many of them are delivered, set aside or dropped.
         damage: What was wrong with the file when it was opened.
+        adopted: Whether another process wrote it.
     """
 
     __slots__ = (
@@ -201,6 +202,7 @@ class Segment:
         "_seen",
         "_stop",
         "_tails",
+        "adopted",
         "buffer",
         "bytes_finished",
         "created",
@@ -229,6 +231,7 @@ class Segment:
         self._stop = -1
         self.records = self.urgent = self.finished = self.bytes_finished = self.group_bytes = 0
         self.damage: list[Damage] = []
+        self.adopted = False
         self._seed = _seed(identity)
         self._numbers = count()
         self._tails: dict[Group, _Tails] = {}
@@ -305,6 +308,7 @@ class Segment:
             damage.append(Damage(0, min(START, len(data))))
         segment = _Segment(path, lane, number, identity, created)
         segment.damage = damage
+        segment.adopted = True
         groups: set[int] = set()
         last = START
         for found in frames(data, segment._seed):

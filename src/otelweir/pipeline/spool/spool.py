@@ -3,6 +3,7 @@
     <folder>/                       of the service; 0700
         <pid>-<random>/             of one process; 0700
             lock                    held (flock) as long as the process lives
+            status.json             what the process says of itself, if it does; gone when the folder is left
             <lane>-<number>-<identity>.seg
         aside/                      what will not be sent: `.aside` with records and reasons,
                                     `.corrupt` with a `.json` that says what was found
@@ -30,8 +31,8 @@ import stat
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -49,6 +50,10 @@ except ImportError:  # pragma: no cover - not everywhere
 
 _LOCK: Final = "lock"
 _ASIDE: Final = "aside"
+_STATUS: Final = "status.json"
+_FRESH_S: Final = 10.0
+"""How long ago this process began a file whose records count as fresh."""
+
 _FULL_FOR_S: Final = 0.1
 """How long a full spool refuses without looking at the disk again."""
 
@@ -57,6 +62,11 @@ _STALE_S: Final = 60.0
 """How old a folder must be that was begun and never got its name, to be swept away."""
 
 _NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
+
+
+Part = Literal["all", "fresh", "backlog"]
+"""Which records of a lane: of files that this process began in the last ten seconds or writes to, of all others, or of
+both."""
 
 
 class Frame(NamedTuple):
@@ -143,6 +153,8 @@ class Spool:
         self._full_until: dict[bool, tuple[float, Loss]] = {}
         self._pending: deque[tuple[Lane, Encoded, bool, int]] = deque()
         self._losses: deque[tuple[Lane, Loss, int]] = deque()
+        self._over: Counter[Lane] = Counter()
+        self._left: dict[Lane, Waiting] = {}
         self._problems: deque[tuple[Problem, str]] = deque()
         self._said: set[str] = set()
         self._synced = -math.inf
@@ -151,6 +163,16 @@ class Spool:
     def __repr__(self) -> str:
         counts = ", ".join(f"{lane} {waiting.records}" for lane in LANES if (waiting := self.waiting(lane)).records)
         return f"<Spool {self._home or self._folder or 'in memory'}: {counts or 'nothing'} waiting>"
+
+    @property
+    def folder(self) -> Path | None:
+        """The service's; None where everything is kept in memory."""
+        return self._folder
+
+    @property
+    def home(self) -> Path | None:
+        """This process's folder; None as long as it has none."""
+        return self._home
 
     # --- appending --------------------------------------------------------------------------------------------------
 
@@ -173,7 +195,7 @@ class Spool:
                 if len(self._pending) < _MAX_PENDING:
                     self._pending.append((lane, encoded, urgent, now))
                     return True
-                self._losses.append((lane, Loss.NO_MEMORY, 1))
+                self._lose(lane, Loss.NO_MEMORY, 1)
                 return False
             with self._at_work():
                 kept = self._append_elsewhere(lane, encoded, urgent, now)
@@ -183,11 +205,11 @@ class Spool:
     def _append_elsewhere(self, lane: Lane, encoded: Encoded, urgent: bool, now: int) -> bool:
         group, record = encoded
         if self._closed:
-            self._losses.append((lane, Loss.ENDED, 1))
+            self._lose(lane, Loss.ENDED, 1)
             return False
         until, loss = self._full_until.get(urgent, (-math.inf, Loss.SPOOL_FULL))
         if until - _FULL_FOR_S <= self._clock() < until:
-            self._losses.append((lane, loss, 1))
+            self._lose(lane, loss, 1)
             return False
         need = START + 3 * HEAD + len(group.resource) + len(group.scope) + len(record) + 16
         for _ in range(3):  # a new segment may fail, too
@@ -204,7 +226,7 @@ class Spool:
                 return False
             self._add(segment)
             self._active[lane] = segment
-        self._losses.append((lane, Loss.SPOOL_FULL, 1))
+        self._lose(lane, Loss.SPOOL_FULL, 1)
         return False
 
     def _add(self, segment: Segment, index: int | None = None) -> None:
@@ -267,7 +289,7 @@ class Spool:
 
     def _refuse(self, lane: Lane, urgent: bool, loss: Loss) -> None:
         self._full_until[urgent] = (self._clock() + _FULL_FOR_S, loss)
-        self._losses.append((lane, loss, 1))
+        self._lose(lane, loss, 1)
 
     def _over_quota(self, size: int) -> str | None:
         """What the quota has against a file of this size."""
@@ -330,7 +352,7 @@ class Spool:
 
     def _drop(self, segment: Segment, records: int) -> None:
         if records > 0:
-            self._losses.append((segment.lane, Loss.SPOOL_FULL if segment.path else Loss.NO_MEMORY, records))
+            self._lose(segment.lane, Loss.SPOOL_FULL if segment.path else Loss.NO_MEMORY, records)
         self._retire(segment)
 
     def _compact(self, segment: Segment) -> bool:
@@ -359,6 +381,7 @@ class Spool:
             except OSError:
                 return False
             fresh.seal()
+            fresh.adopted = segment.adopted
             self._add(fresh, self._lanes[segment.lane].index(segment))
         self._drop(segment, segment.waiting - len(kept))
         return True
@@ -384,7 +407,7 @@ class Spool:
         """A file that cannot be read: what waits in it and is not out is lost."""
         lost = segment.waiting - segment.out
         segment.records -= lost
-        self._losses.append((segment.lane, Loss.CORRUPT, lost))
+        self._lose(segment.lane, Loss.CORRUPT, lost)
         name = segment.path.name if segment.path else "memory"
         self._problem(errors.SPOOL_DAMAGED, f"{name} cannot be read")
         if segment.out:  # what is out may still be acknowledged
@@ -398,11 +421,13 @@ class Spool:
 
     # --- handing out ------------------------------------------------------------------------------------------------
 
-    def take(self, lane: Lane, max_bytes: int, max_records: int = 10_000) -> list[Frame]:
+    def take(self, lane: Lane, max_bytes: int, max_records: int = 10_000, *, part: Part = "all") -> list[Frame]:
         """The oldest records that are neither finished nor out, in their order; [] when there are none.
 
         Args:
             max_bytes: Of records, together; a single larger one comes alone.
+            part: "fresh" for those in files that this process writes to or began in the last ten seconds, "backlog" for
+                all others, "all" for both.
         """
         taken: list[Frame] = []
         with self._lock:
@@ -410,7 +435,7 @@ class Spool:
                 return taken
             with self._at_work():
                 left = max_bytes
-                for segment in list(self._lanes[lane]):
+                for segment in self._part(lane, part):
                     if len(taken) >= max_records or (taken and left <= 0):
                         break
                     try:
@@ -429,10 +454,22 @@ class Spool:
         self._tell()
         return taken
 
+    def _part(self, lane: Lane, part: Part) -> list[Segment]:
+        segments = self._lanes[lane]
+        if part == "all":
+            return list(segments)
+        since, active = self._clock() - _FRESH_S, self._active.get(lane)
+        fresh = part == "fresh"
+        return [
+            segment
+            for segment in segments
+            if fresh == (segment is active or (not segment.adopted and segment.created >= since))
+        ]
+
     def _look_for_missing(self, segment: Segment) -> None:
         missing = segment.missing()
         if missing:
-            self._losses.append((segment.lane, Loss.CORRUPT, missing))
+            self._lose(segment.lane, Loss.CORRUPT, missing)
             name = segment.path.name if segment.path else "memory"
             self._problem(errors.SPOOL_DAMAGED, f"{name}: {missing} records cannot be read")
         if segment.sealed and not segment.waiting:
@@ -482,6 +519,7 @@ class Spool:
             places = self._places(frames)
             for segment, found in places:
                 finished = segment.finish(found)
+                self._over[segment.lane] += len(finished)
                 if segment.sealed and not segment.waiting:
                     self._retire(segment)
                     continue
@@ -512,9 +550,28 @@ class Spool:
                 by_segment.setdefault(found[0].identity, (found[0], []))[1].append(found[1])
         return list(by_segment.values())
 
-    def waiting(self, lane: Lane) -> Waiting:
-        """What waits in a lane; the age is that of the oldest record, or of its file where that was not read yet."""
+    def accepted(self, lane: Lane) -> int:
+        """Records that came to this process: appended, refused (which counts them as lost), or taken over from others.
+
+        Whatever happened to them, they are either finished, lost or waiting; never does the sum differ.
+        """
         with self._lock:
+            over = self._over[lane] + (self._left[lane].records if lane in self._left else 0)
+            pending = sum(entry[0] == lane for entry in self._pending)
+            return over + pending + sum(segment.waiting for segment in self._lanes[lane])
+
+    def disk_bytes(self) -> int:
+        """Bytes of all files of the service, those of its other processes included."""
+        return self._taken() if self._folder is not None else 0
+
+    def waiting(self, lane: Lane) -> Waiting:
+        """What waits in a lane; the age is that of the oldest record, or of its file where that was not read yet.
+
+        After the end: what was left on disk.
+        """
+        with self._lock:
+            if lane in self._left:
+                return self._left[lane]
             segments = [segment for segment in self._lanes[lane] if segment.waiting > 0]
             age = self._clock() - min(segment.oldest for segment in segments) if segments else 0.0
             return Waiting(
@@ -571,6 +628,7 @@ class Spool:
             home = self._make_home()
             files = sorted(file for file in folder.iterdir() if file.suffix == ".seg")
             moved.extend(file.rename(home / file.name) for file in files)
+            _remove_status(folder)
             lock.unlink()
             folder.rmdir()
         except OSError:
@@ -594,7 +652,7 @@ class Spool:
             # How many records a stretch held is not known: at least one, unless it is the file's header.
             lost = sum(damage.start >= START for damage in segment.damage)
             if self._note(segment, reason) and lost:
-                self._losses.append((segment.lane, Loss.CORRUPT, lost))
+                self._lose(segment.lane, Loss.CORRUPT, lost)
             self._problem(errors.SPOOL_DAMAGED, f"{segment.path.name}: {reason}")
         segments = self._lanes[segment.lane]
         index = next((at for at, other in enumerate(segments) if other.created > segment.created), len(segments))
@@ -675,6 +733,27 @@ class Spool:
         _make_private(folder)
         return folder
 
+    # --- what the process says of itself ----------------------------------------------------------------------------
+
+    def publish(self, status: Mapping[str, object]) -> None:
+        """Leave word about this process in its folder, as JSON, for whoever looks; nothing happens where there is none.
+
+        Whoever reads it finds the whole of it, or that of before.
+        """
+        home = self._home
+        if home is None or self._closed:
+            return
+        fresh = home / f".{_STATUS}"
+        try:
+            text = json.dumps(status, default=str)
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_FOLLOW, 0o600)
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+            fresh.replace(home / _STATUS)
+        except (OSError, ValueError, TypeError, RecursionError):
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+
     # --- time, fork, end --------------------------------------------------------------------------------------------
 
     def sync(self, *, now: bool = False) -> None:
@@ -731,7 +810,7 @@ class Spool:
             for segment in list(self._segments()):
                 segment.seal()
                 if segment.path is None and segment.waiting:
-                    self._losses.append((segment.lane, Loss.NO_MEMORY, segment.waiting))
+                    self._lose(segment.lane, Loss.NO_MEMORY, segment.waiting)
                 if segment.path is None or not segment.waiting:
                     self._retire(segment)
                 elif self._active.get(segment.lane) is segment:
@@ -744,10 +823,13 @@ class Spool:
             self.sync(now=True)
         with self._lock, self._at_work():
             home = self._home
+            if home is not None:
+                _remove_status(home)
             if home is not None and not any(self._segments()):
                 with contextlib.suppress(OSError):
                     (home / _LOCK).unlink()
                     home.rmdir()
+            self._left = {lane: self.waiting(lane) for lane in LANES}
             for segments in self._lanes.values():
                 segments.clear()
             self._by_identity.clear()
@@ -768,6 +850,11 @@ class Spool:
                 lane, encoded, urgent, now = self._pending.popleft()
                 self._append_elsewhere(lane, encoded, urgent, now)
             self._busy = False
+
+    def _lose(self, lane: Lane, loss: Loss, records: int) -> None:
+        """Count records that are in no segment (any more), and say so when the lock is free."""
+        self._over[lane] += records
+        self._losses.append((lane, loss, records))
 
     def _problem(self, problem: Problem, detail: str) -> None:
         """Say it when the lock is free; each problem once while the process lives, as its numbers change."""
@@ -799,6 +886,12 @@ def _folders(folder: Path) -> list[Path]:
             return sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
     except OSError:
         return []
+
+
+def _remove_status(folder: Path) -> None:
+    for name in (_STATUS, f".{_STATUS}"):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
 
 
 def _is_ours(status: os.stat_result) -> bool:
