@@ -55,7 +55,7 @@ class Waiting:
             self.waiting[lane].append(Frame(number, *_encoded(body)))
         self.accepted[lane] += len(bodies)
 
-    def take(self, lane: Lane, max_bytes: int, max_records: int) -> Sequence[Frame]:
+    def take(self, lane: Lane, max_bytes: int, max_records: int, *, part: str = "all") -> Sequence[Frame]:
         taken: list[Frame] = []
         size = 0
         while self.waiting[lane] and len(taken) < max_records:
@@ -115,11 +115,13 @@ class World:
 class Answers:
     """Answers in turn; the last one for ever. Remembers how many bytes each request had."""
 
+    raw_bytes = wire_bytes = 0
+
     def __init__(self, *outcomes: Outcome) -> None:
         self.outcomes = list(outcomes)
         self.sizes: list[int] = []
 
-    def send(self, body: bytes, lane: Lane) -> Outcome:
+    def send(self, body: bytes, lane: Lane, deadline: float | None = None, frames: str = "") -> Outcome:
         self.sizes.append(len(body))
         return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
 
@@ -127,12 +129,14 @@ class Answers:
 class Limited:
     """Takes requests up to a size, and keeps what it took."""
 
+    raw_bytes = wire_bytes = 0
+
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.attempts: list[int] = []
         self.took: list[bytes] = []
 
-    def send(self, body: bytes, lane: Lane) -> Outcome:
+    def send(self, body: bytes, lane: Lane, deadline: float | None = None, frames: str = "") -> Outcome:
         self.attempts.append(len(body))
         if len(body) > self.limit:
             return TooLarge("HTTP 413")
@@ -306,7 +310,7 @@ def test_a_key_that_is_not_accepted_loses_nothing_and_is_said_once(caplog: pytes
 
 def test_a_failure_of_the_sender_itself_gives_everything_back() -> None:
     class Broken:
-        def send(self, body: bytes, lane: Lane) -> Outcome:
+        def send(self, body: bytes, lane: Lane, deadline: float | None = None, frames: str = "") -> Outcome:
             raise RuntimeError("a bug")
 
     world = World({"logs": Broken()})
@@ -355,11 +359,11 @@ class TestTheThread:
 
     def test_it_survives_a_failure_and_says_so(self, caplog: pytest.LogCaptureFixture) -> None:
         class Broken(Answers):
-            def send(self, body: bytes, lane: Lane) -> Outcome:
+            def send(self, body: bytes, lane: Lane, deadline: float | None = None, frames: str = "") -> Outcome:
                 if not self.sizes:
                     self.sizes.append(len(body))
                     raise RuntimeError("a bug")
-                return super().send(body, lane)
+                return super().send(body, lane, deadline, frames)
 
         world = World({"logs": Broken(Delivered())})
         thread = self.running(world)

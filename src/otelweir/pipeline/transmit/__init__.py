@@ -7,7 +7,7 @@ from otelweir.faces import lazily
 if TYPE_CHECKING:
     from otelweir.pipeline.transmit.breaker import Breaker, Change
     from otelweir.pipeline.transmit.compression import Compression
-    from otelweir.pipeline.transmit.courier import Courier, CourierThread, Gate, Route
+    from otelweir.pipeline.transmit.courier import Courier, CourierThread, Gate, LaneState, Route, Sent
     from otelweir.pipeline.transmit.http import HttpSender, Tls
     from otelweir.pipeline.transmit.outcome import Delivered, Outcome, Rejected, RetryAfter, TooLarge, Unauthorised
     from otelweir.pipeline.transmit.retry import Backoff
@@ -23,10 +23,12 @@ __all__ = [
     "Delivered",
     "Gate",
     "HttpSender",
+    "LaneState",
     "Outcome",
     "Rejected",
     "RetryAfter",
     "Route",
+    "Sent",
     "Sizing",
     "Tls",
     "TooLarge",
@@ -42,7 +44,9 @@ _HOMES = {
     "CourierThread": "courier",
     "Gate": "courier",
     "HttpSender": "http",
+    "LaneState": "courier",
     "Route": "courier",
+    "Sent": "courier",
     "Sizing": "sizing",
     "Tls": "http",
 }

@@ -12,15 +12,16 @@ The store keeps everything until it is `done` or set aside, so whatever happens 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from otelweir import errors
-from otelweir.pipeline.transmit.breaker import Breaker, Change
+from otelweir.pipeline.transmit.breaker import Breaker, Change, State
 from otelweir.pipeline.transmit.outcome import Delivered, Outcome, Rejected, RetryAfter, TooLarge, Unauthorised
 from otelweir.pipeline.transmit.retry import Backoff
 from otelweir.pipeline.transmit.sizing import Sizing
@@ -32,6 +33,52 @@ MAX_RECORDS: Final = 8192
 _MOMENT_S: Final = 0.01
 
 _logger = logging.getLogger("otelweir.transmit")
+
+
+Part = Literal["all", "fresh", "backlog"]
+"""Which of the records that wait: `fresh` are those of the last seconds, `backlog` the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One request, and what became of it.
+
+    Attributes:
+        lane: The signal it held.
+        records: How many records.
+        bytes: Of the body, before compression.
+        wire_bytes: Of the body, as it was sent.
+        took_s: Until the answer, or the end of waiting for it.
+        outcome: What became of it.
+    """
+
+    lane: Lane
+    records: int
+    bytes: int
+    wire_bytes: int
+    took_s: float
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """How it goes on a lane now.
+
+    Attributes:
+        endpoint: The name of its gate.
+        breaker: `closed`, `open` or `half-open`.
+        target_bytes: How large requests are, before compression.
+        limit: The smallest request that was too large; None when none was.
+        wait_s: Seconds until the endpoint may be asked.
+        failing: The last failure in words; empty when the last request was taken.
+    """
+
+    endpoint: str
+    breaker: State
+    target_bytes: int
+    limit: int | None
+    wait_s: float
+    failing: str
 
 
 class Frame(Protocol):
@@ -47,7 +94,7 @@ class Frame(Protocol):
 class Store(Protocol):
     """Where records wait. Every frame that was taken comes back by one of the other three."""
 
-    def take(self, lane: Lane, max_bytes: int, max_records: int) -> Sequence[Any]: ...
+    def take(self, lane: Lane, max_bytes: int, max_records: int, *, part: Part = "all") -> Sequence[Any]: ...
 
     def done(self, frames: Sequence[Any]) -> None: ...
 
@@ -59,7 +106,13 @@ class Store(Protocol):
 class Sender(Protocol):
     """Sends one request and reads its answer, in a time of its own. Never raises."""
 
-    def send(self, body: bytes, lane: Lane) -> Outcome: ...
+    raw_bytes: int
+    """Bytes of the last request's body, before compression."""
+
+    wire_bytes: int
+    """The same after compression."""
+
+    def send(self, body: bytes, lane: Lane, deadline: float | None = None, frames: str = "") -> Outcome: ...
 
 
 class Counts(Protocol):
@@ -161,6 +214,8 @@ class Courier:
         join: Makes a request of frames' groups and records.
         counts: Who is told.
         clock: Seconds that do not go back.
+        backlog_bytes_s: How fast what waits from before is sent beside what is new; no limit during a flush.
+        observe: Told of each request, on the thread that sends.
     """
 
     def __init__(
@@ -171,9 +226,13 @@ class Courier:
         join: Callable[[Iterable[tuple[Any, bytes]]], bytes],
         counts: Counts,
         clock: Callable[[], float] = time.monotonic,
+        backlog_bytes_s: float = math.inf,
+        observe: Callable[[Sent], None] | None = None,
     ) -> None:
         self._store = store
-        self._routes = routes
+        self._routes = dict(routes)
+        self._observe = observe
+        self._failing: dict[Lane, str] = {}
         self._join = join
         self._counts = counts
         self._clock = clock
@@ -181,6 +240,24 @@ class Courier:
     def __repr__(self) -> str:
         gates = {id(route.gate): route.gate for route in self._routes.values()}
         return f"<Courier {', '.join(self._routes)} to {', '.join(map(repr, gates.values()))}>"
+
+    def add(self, lane: Lane, route: Route) -> None:
+        """Give a lane its way, now or later; another one takes the place of the old."""
+        self._routes = {**self._routes, lane: route}
+
+    def state(self) -> Mapping[Lane, LaneState]:
+        """How it goes, for each lane that has a way. Any thread may ask."""
+        return {
+            lane: LaneState(
+                route.gate.name,
+                route.gate.breaker.state,
+                route.sizing.target,
+                route.sizing.limit,
+                route.gate.wait_s(),
+                self._failing.get(lane, ""),
+            )
+            for lane, route in self._routes.items()
+        }
 
     def turn(self) -> bool:
         """Send one batch of every lane whose endpoint may be asked; True when something was taken from the store.
@@ -213,8 +290,8 @@ class Courier:
                 # In the unit of `take`: what comes on top of the records, the sizing learns with them.
                 size = sum(len(frame.record) for frame in part)
                 began = self._clock()
-                outcome = route.sender.send(body, lane)
-                route.gate.heard(outcome)
+                outcome = route.sender.send(body, lane, None, "")
+                self._heard(lane, route, part, began, outcome)
                 match outcome:
                     case Delivered(rejected, message):
                         route.sizing.answered(size, self._clock() - began)
@@ -239,6 +316,13 @@ class Courier:
             for part in reversed(parts):
                 self._store.give_back(part)
 
+    def _heard(self, lane: Lane, route: Route, part: Sequence[Any], began: float, outcome: Outcome) -> None:
+        route.gate.heard(outcome)
+        self._failing[lane] = "" if isinstance(outcome, Delivered) else outcome.why
+        if self._observe is not None:
+            sender, took_s = route.sender, self._clock() - began
+            self._observe(Sent(lane, len(part), sender.raw_bytes, sender.wire_bytes, took_s, outcome))
+
     def _delivered(self, lane: Lane, part: Sequence[Any], rejected: int, message: str) -> None:
         self._store.done(part)
         # A server may say more than it was sent; the counts have to add up all the same.
@@ -262,9 +346,18 @@ class CourierThread:
         courier: What to run.
         interval_s: How long records wait for company.
         more: Whether anything waits, for a flush that wants to know when it is over.
+        chores: Called on the thread about every `interval_s`.
     """
 
-    def __init__(self, courier: Courier, interval_s: float, more: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        courier: Courier,
+        interval_s: float,
+        more: Callable[[], bool],
+        *,
+        chores: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._chores = chores
         self._courier = courier
         self._interval_s = interval_s
         self._more = more
@@ -274,6 +367,7 @@ class CourierThread:
         self._news = threading.Condition(threading.Lock())
         self._wanted = self._served = 0
         self._ended = False
+        self._woken = False
         self._thread = threading.Thread(target=self._run, name="otelweir-courier", daemon=True)
         self._thread.start()
 
@@ -282,10 +376,19 @@ class CourierThread:
         if not self._ended:
             self._begin()
 
-    def flush(self, timeout_s: float) -> bool:
-        """Send what waits now; True when nothing waits any more.
+    def wake(self) -> None:
+        """Have a turn soon. Cheap, for any thread and for signal handlers."""
+        self._woken = True
+
+    def flush(self, timeout_s: float, *, last: bool = False) -> bool:
+        """Send what waits now, at no bounded pace; True when nothing of it waits any more.
 
         Returns as soon as it is known that no endpoint will be asked within the time.
+
+        Args:
+            timeout_s: How long it may take. A request that is under way then is left alone.
+            last: Nothing comes after this: ask once more in spite of the breaker and of our own waits, but never in
+                spite of a server that said when to come back; and let no request take longer than what is left.
         """
         until = time.monotonic() + timeout_s
         while self._more():
@@ -319,6 +422,7 @@ class CourierThread:
                     return
                 wanted = self._wanted
             try:
+                self._chores()
                 while self._courier.turn() and not self._ended:
                     pass
             except Exception as error:  # noqa: BLE001 - the thread must live on

@@ -75,6 +75,10 @@ class HttpSender:
         tls: Certificates.
         environ: Where the proxies are named (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in lower case too).
 
+    Attributes:
+        raw_bytes: Of the last request's body, before compression.
+        wire_bytes: The same as it was sent.
+
     Raises:
         ValueError: The URL is none, or not one of HTTP. The text does not repeat it.
     """
@@ -100,11 +104,12 @@ class HttpSender:
         self._trust = _Trust(tls)
         # The ends of a deque need no lock, and a lock is what a fork breaks.
         self._idle: deque[_Connection] = deque(maxlen=MAX_IDLE)
+        self.raw_bytes = self.wire_bytes = 0
 
     def __repr__(self) -> str:
         return f"<HttpSender {self._route}, {len(self._idle)} idle connections>"
 
-    def send(self, body: bytes, lane: Lane, deadline: float | None = None) -> Outcome:
+    def send(self, body: bytes, lane: Lane, deadline: float | None = None, frames: str = "") -> Outcome:
         """Send one request, and read the answer.
 
         Never raises for what the world does. A status that came counts, even where the rest of the answer did not; with
@@ -114,6 +119,7 @@ class HttpSender:
             body: A serialized `Export…ServiceRequest`.
             lane: The signal it holds.
             deadline: A time of the clock by which to be back, if that is sooner than the time-out.
+            frames: What names the records in it; goes out as the header `weir-frames`.
         """
         until = self._clock() + self._timeout_s
         if deadline is not None:
@@ -124,10 +130,14 @@ class HttpSender:
         except Exception as error:  # noqa: BLE001 - a credential provider is anybody's code
             return Unauthorised(f"the headers cannot be sent: {type(error).__name__}")
         sent, encoding = compressed(body, self._compression)
+        self.raw_bytes, self.wire_bytes = len(body), len(sent)
         headers = {"User-Agent": self._user_agent, **self._route.headers}
         _update(headers, given)
         # Ours to say, whatever was given: the body is what it is.
-        _update(headers, {"Content-Type": "application/x-protobuf", "Content-Encoding": encoding or ""})
+        _update(
+            headers,
+            {"Content-Type": "application/x-protobuf", "Content-Encoding": encoding or "", "weir-frames": frames},
+        )
         outcome = self._exchange(sent, headers, lane, until)
         return _hushed(outcome, [*given.values(), self._route.headers.get("Authorization", "")])
 
