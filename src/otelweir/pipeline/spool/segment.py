@@ -42,7 +42,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from otelweir.pipeline.spool.otlp import Group
 from otelweir.signals import LANES, Lane
@@ -62,10 +62,11 @@ START: Final = 64
 
 _MAGIC: Final = b"weirspol"
 _MARK: Final = b"\xf5WR\n"
+_MARK_WORD: Final = int.from_bytes(_MARK, "little")
 _FILE: Final = struct.Struct("<8sBB6xQd")
 _U32: Final = struct.Struct("<I")
-_CHECKED: Final = struct.Struct("<II")
 _TAIL: Final = struct.Struct("<BBH4s")
+_BODY: Final = struct.Struct("<III4s")
 _HEAD: Final = struct.Struct("<IIIBBH4s")
 HEAD: Final = _HEAD.size
 _AT_STATE: Final = 12
@@ -73,10 +74,10 @@ _AT_MARK: Final = 16
 _SEALED: Final = 1 << 62
 """The end of a segment that takes no more: beyond every limit."""
 
-_pack_checked: Final = _CHECKED.pack
 _pack_u32: Final = _U32.pack
 _crc32: Final = zlib.crc32
-_Tails = tuple[tuple[bytes, int], tuple[bytes, int]]
+_Tails = tuple[tuple[int, int], tuple[int, int]]
+"""Of a group's records and urgent records: the word of state, kind and group, and what their checksums start from."""
 
 
 class Found(NamedTuple):
@@ -108,12 +109,13 @@ class Kept(NamedTuple):
     record: bytes
 
 
-def _tail(kind: int, number: int) -> bytes:
-    return _TAIL.pack(WAITING, kind, number, _MARK)
+def _tail(kind: int, number: int) -> int:
+    """State, kind and group of a frame that waits, as one word."""
+    return WAITING | kind << 8 | number << 16
 
 
 def _salt(seed: int, kind: int, number: int) -> int:
-    return _crc32(_tail(kind, number), seed)
+    return _crc32(_TAIL.pack(WAITING, kind, number, _MARK), seed)
 
 
 def _seed(identity: int) -> int:
@@ -202,6 +204,7 @@ class Segment:
         "_seen",
         "_stop",
         "_tails",
+        "_words",
         "adopted",
         "buffer",
         "bytes_finished",
@@ -225,6 +228,7 @@ class Segment:
         self.identity = identity
         self.created = created
         self.buffer: mmap.mmap | bytearray | None = None
+        self._words: Any = None
         self._fd = -1
         self.end = START
         self._limit = 0
@@ -250,8 +254,9 @@ class Segment:
 
     @classmethod
     def in_memory(cls, lane: Lane, size: int, number: int, created: float) -> Segment:
-        segment = (_Segment)(None, lane, number, secrets.randbits(64), created)
-        segment.buffer = bytearray(size)
+        segment = _Plain(None, lane, number, secrets.randbits(64), created)
+        segment.buffer = bytearray(_padded(size))
+        segment._words = memoryview(segment.buffer).cast("I")
         segment._limit = size
         return segment
 
@@ -268,7 +273,8 @@ class Segment:
         """
         identity = secrets.randbits(64)
         path = folder / f"{lane}-{number:08d}-{identity:016x}.seg"
-        segment = (_Segment if mapped else _Written)(path, lane, number, identity, created)
+        segment = (_Plain if mapped else _Locked)(path, lane, number, identity, created)
+        size = _padded(size)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
         try:
             if mapped:
@@ -278,9 +284,11 @@ class Segment:
                 except (OSError, ValueError) as error:
                     raise NotImplementedError(f"the file cannot be mapped: {error}") from error
                 segment.buffer[:START] = segment._header()
+                segment._words = memoryview(segment.buffer).cast("I")
             else:
                 _write_at(fd, segment._header(), 0)
         except BaseException:
+            segment._unmap()
             os.close(fd)
             path.unlink(missing_ok=True)
             raise
@@ -306,7 +314,7 @@ class Segment:
             lane = LANES[lane_number] if whole else named_lane
         if not whole:
             damage.append(Damage(0, min(START, len(data))))
-        segment = _Segment(path, lane, number, identity, created)
+        segment = Segment(path, lane, number, identity, created)
         segment.damage = damage
         segment.adopted = True
         groups: set[int] = set()
@@ -346,32 +354,36 @@ class Segment:
 
         No lock: between the comparison below and the return there is no call and no jump backwards, and only there does
         the interpreter let another thread or a signal handler run (it holds the GIL throughout: copying into a mapping
-        releases nothing, and the slices are made before, because making one may collect garbage). So nobody sees, and
-        no kill leaves, a place that was taken and not filled. What came between the two readings of `end` shows in it,
-        and the checksum, which knows the place, is made anew. Without a GIL a lock stands around all this.
+        releases nothing, and the slice is made before, because making one may collect garbage). So nobody sees, and no
+        kill leaves, a place that was taken and not filled. What came between the two readings of `end` shows in it, and
+        the checksum, which knows the place, is made anew. Where that does not hold, `_Locked` stands in.
         """
         tails = self._tails.get(group) or self._introduce(group, time)
         if tails is None:
             return False
         tail, salt = tails[urgent]
         size = len(record) + HEAD
-        word = _pack_u32(size)
         salt ^= size ^ time
-        limit = self._limit
         while True:
             start = self.end
             end = start + (size + 3 & -4)
-            if end > limit:
+            if end > self._limit:
                 return False
-            body = _pack_checked(_crc32(record, salt ^ start), time) + tail + record
-            place, first = slice(start + 4, start + size), slice(start, start + 4)
+            checksum = _crc32(record, salt ^ start)
+            place = slice(start + HEAD, start + size)
+            at = start >> 2
+            words = self._words
             buffer = self.buffer
             if self.end == start:
                 self.end = end
                 self.records += 1
                 self.urgent += urgent
-                buffer[place] = body  # type: ignore[index]
-                buffer[first] = word  # type: ignore[index]
+                buffer[place] = record  # type: ignore[index]
+                words[at + 1] = checksum
+                words[at + 2] = time
+                words[at + 3] = tail
+                words[at + 4] = _MARK_WORD
+                words[at] = size
                 return True
 
     def _introduce(self, group: Group, time: int) -> _Tails | None:
@@ -390,32 +402,30 @@ class Segment:
         return tails
 
     def _put(self, kind: int, number: int, payload: bytes, time: int) -> bool:
-        """As `append`, for what is no record."""
-        size = len(payload) + HEAD
+        """Write a frame; False when there is no room. As `append`, for whatever comes seldom."""
+        tail, size = _tail(kind, number), len(payload) + HEAD
         salt = _salt(self._seed, kind, number) ^ size ^ time
-        tail, word = _tail(kind, number), _pack_u32(size)
+        padded = _padded(size)
+        word = _pack_u32(size)
         while True:
             start = self.end
-            end = start + _padded(size)
+            end = start + padded
             if end > self._limit:
                 return False
-            body = _pack_checked(_crc32(payload, salt ^ start), time) + tail + payload
+            body = _BODY.pack(_crc32(payload, salt ^ start), time, tail, _MARK) + payload
             place, first = slice(start + 4, start + size), slice(start, start + 4)
             buffer = self.buffer
             if self.end == start:
                 self.end = end
-                self.group_bytes += end - start
+                self.group_bytes += padded if kind == _GROUP else 0
                 if buffer is not None:
                     buffer[place] = body
                     buffer[first] = word
                 break
         if buffer is None:
-            self._write_frame(start, word, body)
+            _write_at(self._fd, body, start + 4)
+            _write_at(self._fd, word, start)
         return True
-
-    def _write_frame(self, start: int, word: bytes, body: bytes) -> None:
-        _write_at(self._fd, body, start + 4)
-        _write_at(self._fd, word, start)
 
     def keep(self, group: Group, record: bytes, reason: str, time: int) -> bool:
         """Write a record that was set aside, with its reason."""
@@ -435,10 +445,8 @@ class Segment:
             stop = self.end
             self.end = _SEALED
             self._stop = stop
-        if isinstance(self.buffer, mmap.mmap):
-            self.buffer.close()
-            self.buffer = None
-        elif self.buffer is not None:
+        self._unmap()
+        if self.buffer is not None:
             del self.buffer[self._stop :]
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
@@ -447,6 +455,14 @@ class Segment:
             except OSError:
                 pass  # it only stays larger
             os.close(fd)
+
+    def _unmap(self) -> None:
+        words, self._words = self._words, None
+        if words is not None:
+            words.release()
+        if isinstance(self.buffer, mmap.mmap):
+            mapping, self.buffer = self.buffer, None
+            mapping.close()
 
     def move_to_memory(self) -> None:
         """Seal a file that was deleted under us, and keep what it holds: the mapping still has it.
@@ -464,8 +480,7 @@ class Segment:
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
         self.end = _SEALED
-        if isinstance(self.buffer, mmap.mmap):
-            self.buffer.close()
+        self._unmap()
         self.buffer = None
         if self._fd >= 0:
             os.close(self._fd)
@@ -651,11 +666,12 @@ class Segment:
         return self._loaded
 
 
-class _Written(Segment):
-    """A segment whose frames are written with system calls.
+class _Locked(Segment):
+    """A segment whose appending threads are kept apart by a lock.
 
-    These release the GIL, hence the lock: nobody may close the file under a write. It is reentrant, for signal
-    handlers; such a one finds the place of the interrupted frame taken.
+    For frames that are written with system calls: these release the GIL, and nobody may close the file under a write.
+    And for interpreters without a GIL, and machines whose words are not little-endian. The lock is reentrant, for
+    signal handlers; such a one finds the place of the interrupted frame taken.
     """
 
     __slots__ = ("_lock",)
@@ -672,21 +688,8 @@ class _Written(Segment):
         """
         with self._lock:
             tails = self._tails.get(group) or self._introduce(group, time)
-            if tails is None:
+            if tails is None or not self._put(_URGENT if urgent else _RECORD, tails[0][0] >> 16, record, time):
                 return False
-            tail, salt = tails[urgent]
-            size = len(record) + HEAD
-            salt ^= size ^ time
-            while True:
-                start = self.end
-                end = start + _padded(size)
-                if end > self._limit:
-                    return False
-                body = _pack_checked(_crc32(record, salt ^ start), time) + tail + record
-                if self.end == start:
-                    self.end = end
-                    break
-            self._write_frame(start, _pack_u32(size), body)
             self.records += 1
             self.urgent += urgent
             return True
@@ -696,28 +699,9 @@ class _Written(Segment):
             super().seal()
 
 
-if getattr(sys, "_is_gil_enabled", lambda: True)():
-    _Segment = Segment
-else:  # pragma: no cover - free-threaded builds
-
-    class _Locked(Segment):
-        """A segment where nothing keeps threads apart but a lock; reentrant, for signal handlers."""
-
-        __slots__ = ("_lock",)
-
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args)  # type: ignore[arg-type]
-            self._lock = threading.RLock()
-
-        def append(self, group: Group, record: bytes, urgent: bool, time: int) -> bool:
-            with self._lock:
-                return super().append(group, record, urgent, time)
-
-        def seal(self) -> None:
-            with self._lock:
-                super().seal()
-
-    _Segment = _Locked  # type: ignore[misc,assignment]
+_Plain: type[Segment] = (
+    Segment if sys.byteorder == "little" and getattr(sys, "_is_gil_enabled", lambda: True)() else _Locked
+)
 
 
 def set_aside_in(path: Path) -> list[Kept]:
