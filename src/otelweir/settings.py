@@ -12,6 +12,7 @@ from otelweir.pipeline.capture.settings import CaptureSettings, ResourceSettings
 from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
 from otelweir.pipeline.spool.settings import SpoolSettings
 from otelweir.pipeline.transmit.settings import TransmitSettings
+from otelweir.selfmetrics.settings import SelfMetricsSettings
 from otelweir.variables import Origin, Var, flag, read, seconds, setting, shown, variables
 
 PREFIX: Final = "WEIR_"
@@ -36,11 +37,20 @@ SECTIONS: Final = (
     LogSamplingSettings,
     SpoolSettings,
     TransmitSettings,
+    SelfMetricsSettings,
 )
 
 
 @dataclass(frozen=True)
-class Settings(TransmitSettings, SpoolSettings, LogSamplingSettings, CaptureSettings, ResourceSettings, DistroSettings):
+class Settings(
+    SelfMetricsSettings,
+    TransmitSettings,
+    SpoolSettings,
+    LogSamplingSettings,
+    CaptureSettings,
+    ResourceSettings,
+    DistroSettings,
+):
     """The effective settings. A setting's name in code is its variable's name without `WEIR_`, in lower case."""
 
 
