@@ -107,6 +107,10 @@ class Tally:
                 break
         return Count(delivered, lost, max(0, accepted - delivered - sum(lost.values())))
 
+    def now(self) -> dict[Lane, Count]:
+        """The count of each lane."""
+        return {lane: self.of(lane) for lane in LANES}
+
     def __repr__(self) -> str:
         parts = []
         for lane in LANES:
