@@ -17,15 +17,25 @@ class Flushed:
     Attributes:
         lanes: For each lane what was delivered and lost since the flush began, and what waits at its end.
         where: The folder in which it waits; None where that is memory.
+        others: Whether exporters that keep no count, such as OpenTelemetry's own, took all that they were given.
     """
 
     lanes: Mapping[Lane, Count] = field(default_factory=dict)
     where: Path | None = None
+    others: bool = True
 
     @classmethod
-    def between(cls, before: Mapping[Lane, Count], after: Mapping[Lane, Count], where: Path | None = None) -> Flushed:
+    def between(
+        cls,
+        before: Mapping[Lane, Count],
+        after: Mapping[Lane, Count],
+        where: Path | None = None,
+        *,
+        others: bool = True,
+    ) -> Flushed:
         """From two looks at the tally (`Tally.now`), one as the flush began and one at its end."""
-        return cls({lane: _since(before.get(lane, Count()), after[lane]) for lane in LANES if lane in after}, where)
+        lanes = {lane: _since(before.get(lane, Count()), after[lane]) for lane in LANES if lane in after}
+        return cls(lanes, where, others)
 
     @property
     def delivered(self) -> int:
@@ -42,8 +52,13 @@ class Flushed:
         """Records of all lanes that still wait."""
         return sum(count.waiting for count in self.lanes.values())
 
+    def complete(self, lane: Lane) -> bool:
+        """Whether nothing of a lane waits, and nothing of it was lost since the flush began."""
+        count = self.lanes.get(lane, Count())
+        return not count.waiting and not count.lost
+
     def __bool__(self) -> bool:
-        return not self.waiting and not self.lost
+        return self.others and all(map(self.complete, self.lanes))
 
     def __str__(self) -> str:
         """One sentence, fit for a log line.
