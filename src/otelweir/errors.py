@@ -137,6 +137,11 @@ COURIER_FAILED = _problem(
     "Weir failed while it sent; it goes on",
     "Please report it with the message below; nothing that waits is lost by it.",
 )
+STILL_WAITING = _problem(
+    "WEIR-DELIVER-006",
+    "Not everything was delivered when the process ended",
+    "The next start of the service sends it, and so does `weir spool drain`.",
+)
 SPOOL_IN_MEMORY = _problem(
     "WEIR-SPOOL-001",
     "The spool cannot be kept on disk; records wait in memory, and the end of the process loses them",
@@ -156,6 +161,11 @@ SPOOL_DAMAGED = _problem(
     "WEIR-SPOOL-004",
     "A file of the spool is damaged, and records in it are lost",
     "Check the disk; every whole record is sent, and what could be kept of the file lies in the folder `aside`.",
+)
+SPOOL_FAILED = _problem(
+    "WEIR-SPOOL-005",
+    "Weir failed to keep a record",
+    "Please report it with the message below; the application is not affected.",
 )
 PORT_IN_USE = _problem(
     "WEIR-SERVER-001",

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, Protocol
 
 import wrapt
@@ -17,26 +17,31 @@ from opentelemetry import _logs as logs_api
 from opentelemetry import metrics as metrics_api
 from opentelemetry import trace as trace_api
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
+from opentelemetry.sdk._logs.export import LogRecordExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from otelweir import errors
 from otelweir.distro import compat
 from otelweir.distro.defaults import OTEL_DEFAULTS
-from otelweir.distro.exporters import LazyLogExporter, Signal, Target, exporters
+from otelweir.distro.delivery import Delivery, interval_s, service_folder
+from otelweir.distro.exporters import Signal, Target, exporters
 from otelweir.distro.keeper import Keeper
 from otelweir.distro.lanes import LogLanes
 from otelweir.distro.termination import finish_at_sigterm, heed_sigterm, leave_sigterm
+from otelweir.distro.weir_exporters import WeirLogExporter, WeirSpanExporter
 from otelweir.pipeline.capture import logging_bridge
 from otelweir.pipeline.capture.otel import LogCapture
 from otelweir.pipeline.capture.resource import STATED, stated
 from otelweir.pipeline.sample.logs.otel import PatternSamplingProcessor, Processors, count_records, send_rollups
 from otelweir.pipeline.sample.logs.rules import Rules
 from otelweir.pipeline.sample.logs.sampler import LogSampler
+from otelweir.pipeline.spool.otel import SpoolLogProcessor, SpoolSpanProcessor
+from otelweir.selfmetrics.flushed import Flushed
 from otelweir.settings import Loaded, Settings
 
 _NEVER_S: Final = 10 * 365 * 86400.0
@@ -67,6 +72,7 @@ class Handle:
         own: Sequence[Provider] = (),
         others: Sequence[Provider] = (),
         exporters: Sequence[object] = (),
+        delivery: Delivery | None = None,
         logger_provider: LoggerProvider | None = None,
         capture: LogCapture | None = None,
         sampler: LogSampler | None = None,
@@ -77,6 +83,7 @@ class Handle:
             own: Providers to flush and to shut down, in this order.
             others: Providers that somebody else set up, to be flushed only.
             exporters: What tells whether everything was sent.
+            delivery: How OTLP leaves; None where nothing does by the spool.
             logger_provider: Where roll-ups go.
             capture: Where log calls enter.
             sampler: Decides on log records.
@@ -89,6 +96,7 @@ class Handle:
         self._own = own
         self._others = others
         self._exporters = [exporter.lazy for exporter in exporters if hasattr(exporter, "lazy")]
+        self._delivery = delivery
         self._logger_provider = logger_provider
         self._on_shutdown: list[Callable[[], object]] = []
         self._keeper: Keeper | None = None
@@ -100,52 +108,61 @@ class Handle:
         state = "ended" if self.ended else "running"
         return f"<Handle {state}, sampler {self.sampler!r}>"
 
-    def flush(self, timeout_s: float = 10.0) -> bool:
+    def flush(self, timeout_s: float = 10.0) -> Flushed:
         """Send the counts of the patterns and all that is waiting, and wait for it.
 
         Args:
             timeout_s: How long to wait, over all signals.
 
         Returns:
-            Whether everything that was waiting was taken in time.
+            How many records were delivered meanwhile, how many wait still, and how many were lost and why. True, as a
+            condition, only if all of it arrived.
         """
         if self.ended:
-            return True
+            return Flushed()
 
-        def work() -> bool:
+        def work(until: float) -> bool:
             self.send_rollups()
-            return self._flushed([*self._own, *self._others], timeout_s)
+            with self._together():
+                done = self._flushed([*self._own, *self._others], until)
+            if self._delivery is not None:
+                self._delivery.flush(max(0.0, until - time.monotonic()))
+            return done
 
         return self._run(work, timeout_s)
 
-    def shutdown(self, timeout_s: float | None = None) -> bool:
+    def shutdown(self, timeout_s: float | None = None) -> Flushed:
         """Send the last roll-ups and what is waiting, then stop. Called again, does nothing.
 
-        The process cannot start again: OpenTelemetry's global providers are set once.
+        What is not sent in time stays on disk, and the last log line says how much and where. The process cannot start
+        again: OpenTelemetry's global providers are set once.
 
         Args:
-            timeout_s: How long it may take; None for `WEIR_SHUTDOWN_TIMEOUT`.
+            timeout_s: How long it may take, over all signals; None for `WEIR_SHUTDOWN_TIMEOUT`.
 
         Returns:
-            Whether everything that was waiting was taken in time.
+            As `flush`.
         """
         limit_s = self.settings.settings.shutdown_timeout if timeout_s is None else timeout_s
         if self._over.is_set():
-            return True
+            return Flushed()
         # A signal may come anywhere in here, and calls this again: whoever asks first, the work is done once, and
         # everybody waits until it is.
         self.ended = True
 
-        def work() -> bool:
+        def work(until: float) -> bool:
             if self._over.is_set():
                 return True
             logging_bridge.stop()
             for end in self._on_shutdown:
                 end()
             self.send_rollups()
-            done = self._flushed(self._others, limit_s)
-            for provider in self._own:
-                provider.shutdown()
+            with self._together():
+                done = self._flushed(self._others, until)
+                for provider in self._own:
+                    provider.shutdown()
+            if self._delivery is not None:
+                self._delivery.end(max(0.0, until - time.monotonic()))
             # Only now: an exporter that is still busy has to stay quiet.
             logging_bridge.uninstall()
             self._over.set()
@@ -163,25 +180,32 @@ class Handle:
         if self.sampler is not None and self._logger_provider is not None:
             send_rollups(self.sampler, self._logger_provider)
 
-    def _run(self, work: Callable[[], bool], timeout_s: float) -> bool:
-        """Do something on the keeper's thread; True when it was done in time, and nothing was lost."""
+    def _run(self, work: Callable[[float], bool], timeout_s: float) -> Flushed:
+        """Do something on the keeper's thread, by a time of the monotonic clock; says what became of what waited."""
         if self._keeper is None:
-            return True
-        failed = self._failures()
+            return Flushed()
+        delivery = self._delivery
+        failed, before = self._failures(), delivery.tally.now() if delivery is not None else {}
+        until = time.monotonic() + timeout_s
         done: list[bool] = []
-        in_time = self._keeper.run(lambda: done.append(work()), timeout_s)
-        return in_time and done == [True] and self._failures() == failed
+        in_time = self._keeper.run(lambda: done.append(work(until)), timeout_s)
+        others = in_time and done == [True] and self._failures() == failed
+        if delivery is None:
+            return Flushed(others=others)
+        return Flushed.between(before, delivery.tally.now(), delivery.folder, others=others)
+
+    def _together(self) -> AbstractContextManager[None]:
+        return self._delivery.together() if self._delivery is not None else nullcontext()
 
     def _failures(self) -> int:
         return sum(exporter.failures for exporter in self._exporters)
 
     @staticmethod
-    def _flushed(providers: Sequence[Provider], timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
+    def _flushed(providers: Sequence[Provider], until: float) -> bool:
         done = True
         for provider in providers:
             try:
-                left_ms = max(1, int((deadline - time.monotonic()) * 1000))
+                left_ms = max(1, int((until - time.monotonic()) * 1000))
                 done = provider.force_flush(left_ms) is not False and done
             except Exception:  # noqa: BLE001 - metric readers raise what others return
                 done = False
@@ -242,6 +266,7 @@ def assemble(
     sending: list[Any] = []
     with _defaults():
         environ = os.environ
+        delivery: Delivery | None = None
         if (path := compat.config_file()) is not None:
             _from_file(path)
             own += _set_up().values()
@@ -252,9 +277,10 @@ def assemble(
                 )
             resource = Resource.create({**_own_attributes(), **_stated_in_code(loaded), **(resource_attributes or {})})
             compat.run_opamp("pre_sdk_init_function", resource)
+            delivery = _delivery(settings, resource, environ)
             for signal, build in _BUILD.items():
                 if signal not in before:
-                    to = exporters(signal, environ, target)
+                    to = exporters(signal, environ, target, delivery)
                     own.append(build(resource, to))
                     sending += to
             compat.run_opamp("post_sdk_init_function", resource)
@@ -262,14 +288,14 @@ def assemble(
         in_use = _set_up()
         logger_provider, meter_provider = in_use.get("logs"), in_use.get("metrics")
         ours = path is None and "logs" not in before
-        log_exporters = [exporter for exporter in sending if isinstance(exporter, LazyLogExporter)]
+        log_exporters = [exporter for exporter in sending if isinstance(exporter, LogRecordExporter)]
         sampler = capture = None
         # Without an exporter nothing is captured; whether a provider of somebody else's has one, nobody tells.
         if isinstance(logger_provider, LoggerProvider) and (log_exporters or not ours):
             sampler = _sampler(settings)
             if ours:
                 # The sampler stands before all exporters at once: each record is decided once.
-                processors = [LogLanes(exporter) for exporter in log_exporters]
+                processors = [_log_processor(exporter, settings) for exporter in log_exporters]
                 export = processors[0] if len(processors) == 1 else Processors(processors)
                 logger_provider.add_log_record_processor(
                     PatternSamplingProcessor(export, sampler) if sampler is not None else export
@@ -285,6 +311,7 @@ def assemble(
         own=own,
         others=[provider for provider in before.values() if provider not in own],
         exporters=sending,
+        delivery=delivery,
         logger_provider=logger_provider if isinstance(logger_provider, LoggerProvider) else None,
         capture=capture,
         sampler=sampler,
@@ -341,6 +368,27 @@ def _logs(resource: Resource, _: Sequence[Any]) -> Provider:
     return provider
 
 
+def _delivery(settings: Settings, resource: Resource, environ: Mapping[str, str]) -> Delivery | None:
+    """How OTLP leaves; None where OpenTelemetry's own exporters are asked for."""
+    if not settings.spool:
+        return None
+    name = str(resource.attributes.get("service.name", "unknown_service"))
+    return Delivery(settings, service_folder(settings, name, environ), interval_s=interval_s(environ))
+
+
+def _log_processor(exporter: LogRecordExporter, settings: Settings) -> LogRecordProcessor:
+    if isinstance(exporter, WeirLogExporter):
+        return SpoolLogProcessor(exporter.delivery, settings.shutdown_timeout)
+    return LogLanes(exporter)
+
+
+def _span_processor(exporter: SpanExporter) -> SpanProcessor:
+    # Kept when it ends, not in batches: so the death of the process takes none.
+    if isinstance(exporter, WeirSpanExporter):
+        return SpoolSpanProcessor(exporter.delivery)
+    return BatchSpanProcessor(exporter)
+
+
 def _traces(resource: Resource, to: Sequence[Any]) -> Provider:
     provider = compat.tracer_provider(
         sampler=compat.sampler_from_environment(),
@@ -349,7 +397,7 @@ def _traces(resource: Resource, to: Sequence[Any]) -> Provider:
         shutdown_on_exit=False,
     )
     for exporter in to:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+        provider.add_span_processor(_span_processor(exporter))
     trace_api.set_tracer_provider(provider)
     return provider
 

@@ -1,0 +1,328 @@
+"""How OTLP leaves: the spool of this process, the courier that empties it, and the count of both.
+
+    processors, exporters ──append──▶ spool ──▶ courier ──▶ the endpoint of each lane
+                                        │          │
+                                        └─▶ tally ◀┘
+
+One `Delivery` serves all signals of a service. Where exporters of the same signal send to several places, each place
+but the first gets one of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+from otelweir import errors
+from otelweir.distro.destinations import Destination
+from otelweir.distro.late import Late
+from otelweir.pipeline.spool.otlp import join
+from otelweir.pipeline.spool.place import default_folder
+from otelweir.pipeline.spool.spool import Spool
+from otelweir.pipeline.transmit.courier import Courier, CourierThread, Gate, Route
+from otelweir.pipeline.transmit.outcome import Outcome, RetryAfter
+from otelweir.pipeline.transmit.sizing import Sizing
+from otelweir.selfmetrics.flushed import Flushed
+from otelweir.selfmetrics.tally import Count, Tally
+from otelweir.settings import Settings
+from otelweir.signals import Lane, Loss
+
+INTERVAL_S: Final = 1.0
+"""How long records wait for company; what OpenTelemetry's batch processor for logs takes."""
+
+ADOPT_S: Final = 10.0
+"""How often it is looked for what dead processes of the service left."""
+
+_SHARE: Final = 0.9
+"""The part of a deadline that sending may take; the rest is for closing."""
+
+_LEARNT: Final = "learnt.json"
+_NOT_LOADED: Final[Outcome] = RetryAfter(None, "what sends cannot be loaded")
+
+
+class LateSender:
+    """The sender of a destination, loaded with the first request, and again after a fork."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._late = Late(destination.sender)
+        self.raw_bytes = self.wire_bytes = 0
+
+    def send(self, body: bytes, lane: Lane, deadline: float | None = None, frames: str = "") -> Outcome:
+        def work(sender: Any) -> Outcome:
+            # Whoever traces HTTP or gRPC clients must not trace this one.
+            with suppress_instrumentation():
+                outcome: Outcome = sender.send(body, lane, deadline, frames)
+            self.raw_bytes, self.wire_bytes = sender.raw_bytes, sender.wire_bytes
+            return outcome
+
+        return self._late.export(work, _NOT_LOADED)
+
+    def close(self) -> None:
+        if self._late.loaded is not None:
+            self._late.loaded.close()
+
+
+class Delivery:
+    """The spool, the courier and the tally of a process. Lanes are opened, filled, flushed, and released.
+
+    Args:
+        settings: Of spool and transmit.
+        folder: The service's; None keeps everything in memory.
+        interval_s: How long records wait for company.
+    """
+
+    def __init__(self, settings: Settings, folder: Path | None, *, interval_s: float = INTERVAL_S) -> None:
+        self.settings = settings
+        self._interval_s = interval_s
+        self.folder = folder
+        self.spool = Spool(
+            folder,
+            max_bytes=settings.spool_max_bytes,
+            min_free_bytes=settings.spool_min_free_bytes,
+            memory_bytes=settings.spool_memory_bytes,
+            fsync_s=settings.spool_fsync,
+            when_full=settings.spool_when_full,
+            lost=self._lost,
+        )
+        self.tally = Tally(self.spool.accepted)
+        self.append = self.spool.append
+        self.courier = Courier(
+            self.spool, {}, join=join, counts=self.tally, backlog_bytes_s=settings.backlog_rate, observe=None
+        )
+        self._gates: dict[str, Gate] = {}
+        self._senders: list[LateSender] = []
+        self._destinations: dict[Lane, Destination] = {}
+        self._users: dict[Lane, int] = {}
+        self._thread: CourierThread | None = None
+        self._begin()
+        _deliveries.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._ended = False
+        self._together = False
+        self._adopt_at = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.spool!r}, {self.courier!r}>"
+
+    # --- lanes ------------------------------------------------------------------------------------------------------
+
+    def open(self, lane: Lane, destination: Destination) -> bool:
+        """Send a lane to a destination from now on; False when it already goes somewhere else."""
+        with self._lock:
+            there = self._destinations.get(lane)
+            if self._ended or (there is not None and there != destination):
+                return False
+            self._users[lane] = self._users.get(lane, 0) + 1
+            if there is None:
+                self._destinations[lane] = destination
+                gate = self._gates.setdefault(destination.key, Gate(destination.endpoint))
+                sender = LateSender(destination)
+                self._senders.append(sender)
+                settings = self.settings
+                sizing = Sizing(
+                    min_bytes=settings.batch_min_bytes,
+                    max_bytes=settings.batch_max_bytes,
+                    factor=settings.batch_factor,
+                    limit=self._learnt().get(_name(lane, destination)),
+                )
+                self.courier.add(lane, Route(sender, gate, sizing))
+            if self._thread is None:
+                self._thread = CourierThread(self.courier, self._interval_s, self._waits, chores=self._chores)
+            return True
+
+    def release(self, lane: Lane, timeout_s: float) -> None:
+        """No more records come for a lane from one of those who opened it; with the last of all, the delivery ends."""
+        with self._lock:
+            self._users[lane] = max(0, self._users.get(lane, 0) - 1)
+            over = not any(self._users.values())
+        if self._together:
+            return
+        if over:
+            self.end(timeout_s)
+        else:
+            self.flush_lane(lane, timeout_s)
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def flush(self, timeout_s: float) -> Flushed:
+        """Send what waits, and wait for it. Says how much was delivered meanwhile, waits still, was lost and why.
+
+        Returns early when it is known that no endpoint will be asked within the time.
+        """
+        before = self.tally.now()
+        if self._thread is not None:
+            self._thread.flush(timeout_s)
+        return self._flushed(before)
+
+    def flush_lane(self, lane: Lane, timeout_s: float) -> bool:
+        """Send what waits; whether all of a lane arrived that waited at the beginning, or came meanwhile."""
+        if self._together:
+            return True
+        return self.flush(timeout_s).complete(lane)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """While the providers are flushed or shut down one after the other: wait for none of them, but for all at once
+        afterwards."""
+        before, self._together = self._together, True
+        try:
+            yield
+        finally:
+            self._together = before
+
+    def end(self, timeout_s: float) -> Flushed:
+        """Send what waits, once more even where nobody answered lately, and stop; what is not sent stays on disk."""
+        until = time.monotonic() + timeout_s
+        before = self.tally.now()
+        with self._lock:
+            if self._ended:
+                return self._flushed(before)
+            self._ended = True
+        if self._thread is not None:
+            with contextlib.suppress(RuntimeError):
+                self._thread.flush(timeout_s * _SHARE, last=True)
+            self._thread.stop(max(0.0, until - time.monotonic()))
+        self._remember()
+        result = self._flushed(before)
+        self.spool.close()
+        self._say_what_waits(result)
+        for sender in self._senders:
+            sender.close()
+        return result
+
+    def _flushed(self, before: Mapping[Lane, Count]) -> Flushed:
+        return Flushed.between(before, self.tally.now(), self.folder)
+
+    def _say_what_waits(self, result: Flushed) -> None:
+        if result.waiting:
+            what = ", ".join(f"{count.waiting} {lane}" for lane, count in result.lanes.items() if count.waiting)
+            where = self.folder if self.folder is not None else "memory, and are lost"
+            errors.warn(errors.STILL_WAITING, f"{what} in {where}")
+
+    def _lost(self, lane: Lane, why: Loss, records: int) -> None:
+        self.tally.lost(lane, why, records)
+
+    def _waits(self) -> bool:
+        return any(self.spool.waiting(lane).records for lane in self._destinations)
+
+    # --- on the courier's thread ------------------------------------------------------------------------------------
+
+    def _chores(self) -> None:
+        self.spool.sync()
+        now = time.monotonic()
+        if now >= self._adopt_at:
+            self._adopt_at = now + ADOPT_S
+            self.spool.adopt()
+            self._remember()
+
+    def _learnt(self) -> dict[str, int]:
+        """What servers were found not to take, by lane and endpoint."""
+        try:
+            read = json.loads((self.folder / _LEARNT).read_bytes()) if self.folder is not None else {}
+            return {name: limit for name, limit in read.items() if isinstance(limit, int) and limit > 1}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+    def _remember(self) -> None:
+        """Keep what servers do not take for the next process."""
+        if self.folder is None or self.spool.home is None:
+            return
+        known = self._learnt()
+        now = dict(known)
+        for lane, state in self.courier.state().items():
+            name = _name(lane, self._destinations[lane])
+            if state.limit is not None:
+                now[name] = state.limit
+            else:
+                now.pop(name, None)
+        if now == known:
+            return
+        with contextlib.suppress(OSError):
+            begun = self.folder / f".learnt-{os.getpid()}"
+            begun.write_text(json.dumps(now), encoding="utf-8")
+            begun.replace(self.folder / _LEARNT)
+
+    # --- fork -------------------------------------------------------------------------------------------------------
+
+    def after_fork(self) -> None:
+        """In the child: the spool is empty, the counts begin at 0, and a courier of its own runs."""
+        ended = self._ended
+        self._begin()
+        self._ended = ended
+        self.tally.after_fork()
+        if self._thread is not None and not ended:
+            self._thread.after_fork()
+
+
+def _name(lane: Lane, destination: Destination) -> str:
+    return f"{lane} {destination.endpoint}"
+
+
+_deliveries: Final[weakref.WeakSet[Delivery]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for delivery in list(_deliveries):
+        delivery.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    # After the hook of the spool, which was registered when it was imported.
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def interval_s(environ: Mapping[str, str]) -> float:
+    """How long records wait for company: the shortest that `OTEL_BSP_SCHEDULE_DELAY` and `OTEL_BLRP_SCHEDULE_DELAY`
+    (milliseconds) ask for, where they are set."""
+    given: list[float] = []
+    for name in ("OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY"):
+        with contextlib.suppress(ValueError):
+            given.append(max(0.01, float(environ.get(name, "")) / 1000))
+    return min(given, default=INTERVAL_S)
+
+
+def service_folder(settings: Settings, service_name: str, environ: Mapping[str, str]) -> Path | None:
+    """The folder of a service's spool: `WEIR_SPOOL_DIR`, else the usual place; None where the user has no home."""
+    if settings.spool_dir is not None:
+        return Path(settings.spool_dir).expanduser().absolute()
+    try:
+        return default_folder(service_name, environ)
+    except RuntimeError:
+        return None
+
+
+_shared: Final[dict[Path | None, Delivery]] = {}
+_shared_lock: Final = threading.RLock()
+
+
+def shared(lane: Lane, destination: Destination, settings: Settings, folder: Path | None, pause_s: float) -> Delivery:
+    """The delivery of a service in this process, with a lane opened to a destination. Made when there is none."""
+    with _shared_lock:
+        delivery = _shared.get(folder)
+        if delivery is None or delivery._ended:
+            delivery = _shared[folder] = Delivery(settings, folder, interval_s=pause_s)
+        if delivery.open(lane, destination):
+            return delivery
+        # The same signal to another place as well: records of the two must not be mixed.
+        mark = hashlib.sha256(f"{destination.protocol} {destination.endpoint}".encode()).hexdigest()[:8]
+        other = folder.with_name(f"{folder.name}-{mark}") if folder is not None else None
+        if other in _shared and not _shared[other]._ended and _shared[other].open(lane, destination):
+            return _shared[other]
+        delivery = Delivery(settings, other, interval_s=pause_s)
+        if other is not None:
+            _shared[other] = delivery
+        delivery.open(lane, destination)
+        return delivery
