@@ -5,8 +5,9 @@ A Markdown file says where a table goes::
     <!-- generated: settings LogSamplingSettings -->
     <!-- end -->
 
-The blocks are `settings` (of all sections, or of those named), `otel-defaults`, `resource-variables` and
-`resource-platforms`. A test compares the files with what this would write.
+The blocks are `settings` (of all sections, or of those named), `otel-defaults`, `resource-variables`,
+`resource-platforms` and `metrics` (of those whose name begins so). A test compares the files with what this would
+write.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from otelweir import settings
 from otelweir.distro.defaults import OTEL_DEFAULTS
 from otelweir.pipeline.capture import resource
 from otelweir.pipeline.capture.settings import ResourceSettings
+from otelweir.selfmetrics.instruments import INSTRUMENTS
 from otelweir.variables import documentation, shown, variables
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -81,6 +83,18 @@ def resource_platforms() -> str:
     return table(["Where this is set", "These are told"], cells())
 
 
+def metrics_table(beginning: str) -> str:
+    """The metrics whose name begins so."""
+    return table(
+        ["Metric", "Instrument", "Unit", "What it says", "Attributes"],
+        (
+            [f"`{one.name}`", one.kind, f"`{one.unit}`", one.meaning, _names(one.attributes)]
+            for one in INSTRUMENTS
+            if one.name.startswith(beginning)
+        ),
+    )
+
+
 def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
@@ -90,6 +104,7 @@ BLOCKS: Final[Mapping[str, Callable[..., str]]] = {
     "otel-defaults": otel_defaults,
     "resource-variables": resource_variables,
     "resource-platforms": resource_platforms,
+    "metrics": metrics_table,
 }
 
 
