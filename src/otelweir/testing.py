@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import gzip
 import socket
+import ssl
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -40,6 +42,7 @@ __all__ = [
     "Answer",
     "Backend",
     "Clock",
+    "GrpcBackend",
     "MemoryLogs",
     "Point",
     "ReceivedLog",
@@ -51,6 +54,25 @@ __all__ = [
 T = TypeVar("T")
 
 _MAX_BODY: Final = 64 * 2**20
+_GRPC_PATHS: Final = {
+    "/opentelemetry.proto.collector.logs.v1.LogsService/Export": "/v1/logs",
+    "/opentelemetry.proto.collector.trace.v1.TraceService/Export": "/v1/traces",
+    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "/v1/metrics",
+}
+_GRPC_CODES: Final = {
+    400: ("INVALID_ARGUMENT", ""),
+    401: ("UNAUTHENTICATED", ""),
+    403: ("PERMISSION_DENIED", ""),
+    404: ("UNIMPLEMENTED", ""),
+    413: ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max"),
+    429: ("RESOURCE_EXHAUSTED", "slow down"),
+    500: ("INTERNAL", ""),
+    502: ("UNAVAILABLE", ""),
+    503: ("UNAVAILABLE", ""),
+    504: ("DEADLINE_EXCEEDED", ""),
+}
+"""What means the same as an HTTP status, and the message where the answer has none."""
+
 _KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _STATUSES: Final = ("unset", "ok", "error")
 
@@ -154,16 +176,20 @@ class Backend:
 
     Args:
         port: The port to listen on; 0 takes a free one.
+        certificate: A PEM file with a certificate and its key, to speak TLS.
+        client_ca: A PEM file with the certificates by which clients have to be vouched for.
 
     Attributes:
         answers: Scripted answers, used up one per request. Assign or append at any time.
         default_answer: The answer when `answers` is empty.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, certificate: str | None = None, client_ca: str | None = None) -> None:
         self.answers: list[Answer] = []
         self.default_answer = Answer()
         self._port = port
+        self._certificate = certificate
+        self._client_ca = client_ca
         self._changed = threading.Condition()
         self._changes = 0
         self._logs: list[ReceivedLog] = []
@@ -178,6 +204,16 @@ class Backend:
         if self._server is None:
             self._server = _Server(self, self._port)
             self._port = self._server.server_address[1]
+            if self._certificate is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(self._certificate)
+                if self._client_ca is not None:
+                    context.load_verify_locations(self._client_ca)
+                    context.verify_mode = ssl.CERT_REQUIRED
+                # Shaking hands is left to the thread of each connection.
+                self._server.socket = context.wrap_socket(
+                    self._server.socket, server_side=True, do_handshake_on_connect=False
+                )
             self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
             self._thread.start()
 
@@ -201,7 +237,7 @@ class Backend:
 
     def __repr__(self) -> str:
         return (
-            f"<Backend {self.endpoint} {len(self._requests)} requests, {len(self._logs)} logs, "
+            f"<{type(self).__name__} {self.endpoint} {len(self._requests)} requests, {len(self._logs)} logs, "
             f"{len(self._spans)} spans, {len(self._metrics)} metrics>"
         )
 
@@ -213,7 +249,7 @@ class Backend:
     @property
     def endpoint(self) -> str:
         """The value for `OTEL_EXPORTER_OTLP_ENDPOINT`."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http{'s' if self._certificate else ''}://127.0.0.1:{self._port}"
 
     @property
     def logs(self) -> list[ReceivedLog]:
@@ -300,6 +336,77 @@ class Backend:
             received.extend(found)
             self._changes += 1
             self._changed.notify_all()
+
+
+class GrpcBackend(Backend):
+    """An OTLP/gRPC backend with the face of `Backend`; needs grpcio.
+
+    Scripted answers have HTTP statuses here, too, so that the same script serves both: each is answered as the code of
+    gRPC that means the same, with the body as its message and `Retry-After` as a `RetryInfo`. Other headers come back
+    as trailers. A request's `path` is that of HTTP, and its body is already decompressed.
+    """
+
+    def __init__(self, port: int = 0, *, certificate: str | None = None, client_ca: str | None = None) -> None:
+        super().__init__(port, certificate=certificate, client_ca=client_ca)
+        self._rpc: Any = None
+
+    def start(self) -> None:
+        if self._rpc is not None:
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        import grpc  # type: ignore[import-untyped]
+
+        class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+            def service(_, details: Any) -> Any:  # noqa: N805 - self is the backend's
+                path = _GRPC_PATHS.get(details.method)
+                if path is None:
+                    return None
+                return grpc.unary_unary_rpc_method_handler(lambda body, call: self._answer(path, body, call))
+
+        server = grpc.server(
+            ThreadPoolExecutor(16), [Handler()], options=[("grpc.max_receive_message_length", _MAX_BODY)]
+        )
+        if self._certificate is None:
+            self._port = server.add_insecure_port(f"127.0.0.1:{self._port}")
+        else:
+            pem = Path(self._certificate).read_bytes()
+            ca = Path(self._client_ca).read_bytes() if self._client_ca else None
+            trust = grpc.ssl_server_credentials([(pem, pem)], ca, ca is not None)
+            self._port = server.add_secure_port(f"127.0.0.1:{self._port}", trust)
+        server.start()
+        self._rpc = server
+
+    def stop(self) -> None:
+        if self._rpc is not None:
+            self._rpc.stop(None).wait()
+            self._rpc = None
+
+    def _answer(self, path: str, body: bytes, call: Any) -> bytes:
+        import grpc
+
+        headers = {str(name): str(value) for name, value in call.invocation_metadata()}
+        answer = self._receive(ReceivedRequest(path, headers, body), "identity")
+        if answer.delay_s:
+            time.sleep(answer.delay_s)
+        trailers: list[tuple[str, str | bytes]] = [
+            (name.lower(), value) for name, value in answer.headers.items() if name.lower() != "retry-after"
+        ]
+        if 200 <= answer.status < 300 and not answer.hang_up:
+            call.set_trailing_metadata(trailers)
+            return answer.body
+        code, words = ("UNAVAILABLE", "hung up") if answer.hang_up else _GRPC_CODES.get(answer.status, ("UNKNOWN", ""))
+        after_s = {name.lower(): value for name, value in answer.headers.items()}.get("retry-after", "")
+        if after_s.isdigit():
+            from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+            from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+            status = Status(code=grpc.StatusCode[code].value[0])
+            status.details.add().Pack(RetryInfo(retry_delay={"seconds": int(after_s)}))
+            trailers.append(("grpc-status-details-bin", status.SerializeToString()))
+        call.set_trailing_metadata(trailers)
+        call.abort(grpc.StatusCode[code], answer.body.decode("utf-8", "replace") or words)
+        raise AssertionError("abort raises")
 
 
 class MemoryLogs:
