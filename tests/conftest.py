@@ -26,3 +26,9 @@ def _every_warning_anew() -> Iterator[None]:
     errors.forget_warnings()
     yield
     errors.forget_warnings()
+
+
+@pytest.fixture(autouse=True)
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds what another one, or the user's services, left in a spool."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))

@@ -27,9 +27,9 @@ class TestConfigure:
             with trace.get_tracer("t").start_as_current_span("work"):
                 logging.error("hello")
             metrics.get_meter("m").create_counter("orders").add(1)
-            print(handle.flush(), handle)
+            print(bool(handle.flush()), handle)
             logging.error("after the flush")
-            print(handle.shutdown(), handle.shutdown(), handle.flush(), handle)
+            print(*map(bool, (handle.shutdown(), handle.shutdown(), handle.flush())), handle)
             logging.error("after the shutdown")
             print(otelweir.configure() is handle)
         """
@@ -60,7 +60,7 @@ class TestConfigure:
             first = otelweir.configure("other", endpoint="http://127.0.0.1:1")
             second = otelweir.configure("other")
             logging.error("hello")
-            print(first is second, first.flush())
+            print(first is second, bool(first.flush()))
         """
         ended = launch(program, OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint, OTEL_SERVICE_NAME="shop")
         assert (ended.code, ended.out) == (0, "True True\n")
@@ -79,7 +79,7 @@ class TestConfigure:
                 print(error)
             handle = otelweir.configure(endpoint="localhost:4318", log_sampling="sometimes")
             logging.error("hello")
-            print(handle.settings.settings.log_sampling, handle.flush())
+            print(handle.settings.settings.log_sampling, bool(handle.flush()))
         """
         ended = launch.plain(program, OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint)
         assert ended.code == 0
@@ -106,7 +106,7 @@ class TestConfigure:
             logging.warning("hello")
             with trace.get_tracer("t").start_as_current_span("work"):
                 pass
-            print(_logs.get_logger_provider() is provider, handle.flush())
+            print(_logs.get_logger_provider() is provider, bool(handle.flush()))
             handle.shutdown()
             logging.warning("by the program's own means")
         """
@@ -122,15 +122,14 @@ class TestConfigure:
         program = """
             import logging, otelweir
             handle = otelweir.configure()
-            print(handle.flush())
-            logging.error("lost")
-            print(handle.flush())
-            logging.error("lost, too")
-            print(handle.shutdown())
+            for message in ("lost", "lost, too"):
+                print(bool(result := handle.flush()), result)
+                logging.error(message)
+            print(bool(result := handle.shutdown()), result)
         """
         environ = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "WEIR_LOG_SAMPLING": "off"}
         ended = launch.plain(program, OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint, **environ)
-        assert (ended.code, ended.out) == (0, "True\nFalse\nFalse\n")
+        assert (ended.code, ended.out) == (0, "True nothing had to be sent\n" + "False logs: 1 lost (rejected 1)\n" * 2)
         assert "Traceback" not in ended.err
 
 

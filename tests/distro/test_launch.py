@@ -101,7 +101,7 @@ class TestAService:
 
     def test_sends_nothing_when_the_sdk_is_disabled(self, launch: Launch, backend: Backend) -> None:
         ended = launch(
-            SERVICE + "    import otelweir; print(otelweir.configure().flush())\n",
+            SERVICE + "    import otelweir; print(bool(otelweir.configure().flush()))\n",
             OTEL_SDK_DISABLED="true",
             OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint,
         )

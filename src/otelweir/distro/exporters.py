@@ -144,7 +144,9 @@ _METRIC_PREFERENCES: Final = (
 )
 
 
-def exporters(signal: Signal, environ: Mapping[str, str], target: Target, delivery: Delivery | None) -> list[Any]:
+def exporters(
+    signal: Signal, environ: Mapping[str, str], target: Target, delivery: Delivery | None = None
+) -> list[Any]:
     """The exporters of a signal (or metric readers), in the order of its variable.
 
     One that cannot be loaded is reported and left out; the others work.
