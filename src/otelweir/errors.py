@@ -167,6 +167,11 @@ SPOOL_FAILED = _problem(
     "Weir failed to keep a record",
     "Please report it with the message below; the application is not affected.",
 )
+SPOOL_ASIDE_FULL = _problem(
+    "WEIR-SPOOL-006",
+    "What was set aside takes its quarter of the spool, and its oldest files are deleted",
+    "Read what the endpoint refuses (`weir spool cat`), correct it, and empty the folder `aside`.",
+)
 PORT_IN_USE = _problem(
     "WEIR-SERVER-001",
     "The port is in use",

@@ -38,11 +38,12 @@ import secrets
 import struct
 import sys
 import threading
+import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from otelweir.pipeline.spool.otlp import Group
 from otelweir.signals import LANES, Lane
@@ -71,12 +72,15 @@ _HEAD: Final = struct.Struct("<IIIBBH4s")
 HEAD: Final = _HEAD.size
 _AT_STATE: Final = 12
 _AT_MARK: Final = 16
+_A_WHILE: Final = 256
+"""Frames in about half a millisecond."""
+
 _SEALED: Final = 1 << 62
 """The end of a segment that takes no more: beyond every limit."""
 
 _pack_u32: Final = _U32.pack
 _crc32: Final = zlib.crc32
-_Tails = tuple[tuple[int, int], tuple[int, int]]
+_Tails: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 """Of a group's records and urgent records: the word of state, kind and group, and what their checksums start from."""
 
 
@@ -128,7 +132,10 @@ def _meaning(state: int) -> int:
     return DELIVERED if ones >= 7 else ASIDE if 3 <= ones <= 5 and (state ^ ASIDE).bit_count() <= 1 else WAITING
 
 
-def frame_at(data: bytes | bytearray | mmap.mmap, at: int, seed: int) -> Found | None:
+_Data: TypeAlias = bytes | bytearray | mmap.mmap
+
+
+def frame_at(data: _Data, at: int, seed: int) -> Found | None:
     """The frame that stands at a place; None where there is no whole one."""
     if at < START or at + HEAD > len(data):
         return None
@@ -141,7 +148,7 @@ def frame_at(data: bytes | bytearray | mmap.mmap, at: int, seed: int) -> Found |
     return Found(at, size, time, _meaning(state), kind, number, payload)
 
 
-def frames(data: bytes | bytearray | mmap.mmap, seed: int, at: int = START) -> Iterator[Found | Damage]:
+def frames(data: _Data, seed: int, at: int = START) -> Iterator[Found | Damage]:
     """Whole frames in their order, and the stretches between them that are none.
 
     What follows the last whole frame is damage only if a size stands there: without one nothing was promised.
@@ -159,7 +166,7 @@ def frames(data: bytes | bytearray | mmap.mmap, seed: int, at: int = START) -> I
         yield Damage(at, len(data))
 
 
-def _next_whole(data: bytes | bytearray | mmap.mmap, at: int, seed: int) -> int | None:
+def _next_whole(data: _Data, at: int, seed: int) -> int | None:
     """Where the next whole frame stands, at a place or beyond it."""
     mark = data.find(_MARK, at + _AT_MARK)
     while mark >= 0:
@@ -261,21 +268,32 @@ class Segment:
         return segment
 
     @classmethod
-    def create(cls, folder: Path, lane: Lane, size: int, number: int, created: float, *, mapped: bool) -> Segment:
+    def create(
+        cls,
+        folder: Path,
+        lane: Lane,
+        size: int,
+        number: int,
+        created: float,
+        *,
+        mapped: bool,
+        suffix: str = ".seg",
+    ) -> Segment:
         """A new file.
 
         Args:
             mapped: Reserve the space and map it; otherwise every frame is written with system calls.
+            suffix: Of the file's name.
 
         Raises:
             NotImplementedError: The space cannot be reserved or mapped here; nothing is left behind.
             OSError: The file cannot be made.
         """
         identity = secrets.randbits(64)
-        path = folder / f"{lane}-{number:08d}-{identity:016x}.seg"
+        path = folder / f"{lane}-{number:08d}-{identity:016x}{suffix}"
         segment = (_Plain if mapped else _Locked)(path, lane, number, identity, created)
         size = _padded(size)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600)
         try:
             if mapped:
                 _reserve(fd, size)
@@ -295,6 +313,18 @@ class Segment:
         segment._fd = fd
         segment._limit = size
         return segment
+
+    def touch(self) -> None:
+        """Have the pages of a mapping that holds no frame yet, so that appending waits for none."""
+        if isinstance(self.buffer, mmap.mmap):
+            for at in range(0, len(self.buffer) - mmap.PAGESIZE, mmap.PAGESIZE):
+                self.buffer[at + mmap.PAGESIZE] = 0
+
+    def begin(self, created: float) -> None:
+        """Take a file into use that was made earlier."""
+        self.created = created
+        if self.buffer is not None:
+            self.buffer[:START] = self._header()
 
     @classmethod
     def open(cls, path: Path) -> Segment:
@@ -317,31 +347,38 @@ class Segment:
         segment = Segment(path, lane, number, identity, created)
         segment.damage = damage
         segment.adopted = True
-        groups: set[int] = set()
-        last = START
-        for found in frames(data, segment._seed):
-            if isinstance(found, Damage):
-                damage.append(found)
-                continue
-            last = _padded(found.at + found.size)
-            if not segment.created:
-                segment.created = float(found.time)
-            if found.kind == _GROUP:
-                groups.add(found.group)
-                segment.group_bytes += last - found.at
-                segment._learn(found)
-            elif found.group not in segment._introduced:
-                damage.append(Damage(found.at, last))
-                segment.group_bytes += last - found.at
-            else:
-                segment.records += 1
-                segment.urgent += found.kind == _URGENT
-                if found.state != WAITING:
-                    segment.finished += 1
-                    segment.bytes_finished += last - found.at
+        segment._limit = len(data)
+        last = segment._scan(data)
         segment._stop = last
         segment.end = _SEALED
         return segment
+
+    def _scan(self, data: bytes) -> int:
+        """Count what a file holds; gives where its last whole frame ends."""
+        last = START
+        for count_, found in enumerate(frames(data, self._seed), 1):
+            if not count_ % _A_WHILE:
+                time.sleep(0)  # others may want the GIL
+            if isinstance(found, Damage):
+                self.damage.append(found)
+                continue
+            at, size, when, state, kind, group, _ = found
+            last = _padded(at + size)
+            if not self.created:
+                self.created = float(when)
+            if kind == _GROUP:
+                self.group_bytes += last - at
+                self._learn(found)
+            elif group not in self._introduced:
+                self.damage.append(Damage(at, last))
+                self.group_bytes += last - at
+            else:
+                self.records += 1
+                self.urgent += kind == _URGENT
+                if state != WAITING:
+                    self.finished += 1
+                    self.bytes_finished += last - at
+        return last
 
     def _header(self) -> bytes:
         head = _FILE.pack(_MAGIC, VERSION, LANES.index(self.lane), self.identity, self.created)
@@ -438,23 +475,44 @@ class Segment:
         self.records += 1
         return True
 
-    def seal(self) -> None:
-        """Take no more, give back the room that is left, and let go of mapping and descriptor."""
+    def stop(self) -> None:
+        """Take no more."""
         if self._stop < 0:
             # Nothing is called between these two, so an append is either before them or sees the segment full.
             stop = self.end
             self.end = _SEALED
             self._stop = stop
-        self._unmap()
-        if self.buffer is not None:
-            del self.buffer[self._stop :]
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            try:
-                os.ftruncate(fd, self._stop)
-            except OSError:
-                pass  # it only stays larger
-            os.close(fd)
+
+    def seal(self) -> None:
+        """Take no more, give back the room that is left, and let go of mapping and descriptor."""
+        self.detach()()
+
+    def detach(self) -> Callable[[], None]:
+        """As `seal`, but what takes time is left to the caller, who needs no lock for it."""
+        self.stop()
+        words, mapping, fd, stop = self._words, None, self._fd, self._stop
+        self._words, self._fd = None, -1
+        if isinstance(self.buffer, mmap.mmap):
+            mapping, self.buffer = self.buffer, None
+        elif self.buffer is not None:
+            if words is not None:
+                words.release()
+            del self.buffer[stop:]
+            self._limit = stop
+
+        def release() -> None:
+            if mapping is not None:
+                words.release()
+                mapping.close()
+            if fd >= 0:
+                try:
+                    os.ftruncate(fd, stop)
+                    self._limit = stop
+                except OSError:
+                    pass  # it only stays larger
+                os.close(fd)
+
+        return release
 
     def _unmap(self) -> None:
         words, self._words = self._words, None
@@ -470,12 +528,34 @@ class Segment:
         Raises:
             OSError: It cannot be read any more.
         """
-        stop = self.end
-        self.end = _SEALED
-        self._stop = stop
-        data = self.buffer[:stop] if self.buffer is not None else _read_at(self._fd, stop, 0)
+        self.stop()
+        data = self.buffer[: self._stop] if self.buffer is not None else _read_at(self._fd, self._stop, 0)
         self.seal()
         self.path, self.buffer = None, bytearray(data)
+
+    def move_to_disk(self, folder: Path) -> Path:
+        """Seal what is kept in memory and keep it in a file; names and places of its records stay.
+
+        Raises:
+            OSError: There is no room, or no folder; then nothing has changed.
+        """
+        path = folder / f"{self.lane}-{self.number:08d}-{self.identity:016x}.seg"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600)
+        try:
+            # Sealed only when there is room for it.
+            _write_at(fd, bytes(self._limit), 0)
+            self.seal()
+            assert self.buffer is not None
+            self.buffer[:START] = self._header()
+            _write_at(fd, bytes(self.buffer), 0)
+            os.ftruncate(fd, self._stop)
+        except OSError:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
+        os.close(fd)
+        self.path, self.buffer = path, None
+        return path
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
@@ -509,7 +589,12 @@ class Segment:
     @property
     def size(self) -> int:
         """Bytes it takes."""
-        return self._stop if self.sealed else self._limit
+        return self._limit
+
+    @property
+    def used(self) -> float:
+        """How full it is, from 0 to 1."""
+        return min(1.0, (self.end - START) / max(1, self._limit - START))
 
     @property
     def waiting(self) -> int:
@@ -617,7 +702,7 @@ class Segment:
             return
         assert self.path is not None
         byte = bytes((state,))
-        fd = self._fd if self._fd >= 0 else os.open(self.path, os.O_RDWR | _NO_FOLLOW)
+        fd = self._fd if self._fd >= 0 else os.open(self.path, os.O_RDWR | FLAGS)
         try:
             for at in places:
                 self.bytes_finished += _padded(_U32.unpack(_read_at(fd, 4, at))[0])
@@ -694,9 +779,9 @@ class _Locked(Segment):
             self.urgent += urgent
             return True
 
-    def seal(self) -> None:
+    def stop(self) -> None:
         with self._lock:
-            super().seal()
+            super().stop()
 
 
 _Plain: type[Segment] = (
@@ -738,7 +823,8 @@ def _from_name(name: str) -> tuple[Lane, int, int]:
 
 # --- the disk -------------------------------------------------------------------------------------------------------
 
-_NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
+FLAGS: Final[int] = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+"""With which every file is opened."""
 
 
 def _reserve(fd: int, size: int) -> None:
@@ -783,7 +869,9 @@ def _read_file_at(fd: int) -> bytes:
 
 
 def _read_file(path: Path) -> bytes:
-    fd = os.open(path, os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))
+    if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():
+        raise OSError(errno.ELOOP, "is a symbolic link", str(path))
+    fd = os.open(path, os.O_RDONLY | FLAGS | getattr(os, "O_NONBLOCK", 0))
     try:
         return _read_file_at(fd)
     finally:

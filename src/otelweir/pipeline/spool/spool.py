@@ -39,14 +39,19 @@ from typing import Any, Final, Literal, NamedTuple
 from otelweir import errors
 from otelweir.errors import Problem
 from otelweir.pipeline.spool.otlp import Encoded, Group
-from otelweir.pipeline.spool.segment import ASIDE, DELIVERED, HEAD, START, Segment
+from otelweir.pipeline.spool.segment import ASIDE, DELIVERED, FLAGS, HEAD, START, Segment
 from otelweir.signals import LANES, Lane, Loss
 
 fcntl: Any
+msvcrt: Any
 try:
     import fcntl
 except ImportError:  # pragma: no cover - not everywhere
     fcntl = None
+try:
+    import msvcrt
+except ImportError:
+    msvcrt = None
 
 _LOCK: Final = "lock"
 _ASIDE: Final = "aside"
@@ -61,7 +66,23 @@ _MAX_PENDING: Final = 10_000
 _STALE_S: Final = 60.0
 """How old a folder must be that was begun and never got its name, to be swept away."""
 
-_NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
+_SLICE: Final = 256
+"""Records that are handled at a time, about a quarter of a millisecond: whoever appends may be waiting."""
+
+_SPARE_FROM: Final = 0.25
+"""How full a file is when the next one is made."""
+
+_MAX_SPARES: Final = 2
+_SPARE_FOR_S: Final = 60.0
+"""How long a spare file is kept that nobody needs."""
+
+_MAX_STOPPED: Final = 2
+"""Full files that may wait to be closed."""
+
+_LOOK_AFTER: Final = 4
+"""Files that a process makes before it looks again what the others take."""
+
+_LOOK_AFTER_S: Final = 1.0
 
 
 Part = Literal["all", "fresh", "backlog"]
@@ -149,6 +170,15 @@ class Spool:
         self._active: dict[Lane, Segment] = {}
         self._by_identity: dict[int, Segment] = {}
         self._aside: dict[Lane, Segment] = {}
+        self._spares: dict[Lane, list[Segment]] = {lane: [] for lane in LANES}
+        self._changes: Counter[Lane] = Counter()
+        self._changes_seen: Counter[Lane] = Counter()
+        self._changed: dict[Lane, float] = {}
+        self._stopped: deque[Segment] = deque()
+        self._buried: deque[Segment] = deque()
+        self._others_bytes = 0
+        self._looked = -math.inf
+        self._made_since = 0
         self._numbers = itertools.count(1)
         self._full_until: dict[bool, tuple[float, Loss]] = {}
         self._pending: deque[tuple[Lane, Encoded, bool, int]] = deque()
@@ -220,7 +250,7 @@ class Spool:
                         return True
                 except (OSError, ValueError, TypeError):
                     pass
-                self._seal(lane)
+                self._stop(lane)
             segment = self._new_segment(lane, need, urgent)
             if segment is None:
                 return False
@@ -234,18 +264,30 @@ class Spool:
         segments.insert(len(segments) if index is None else index, segment)
         self._by_identity[segment.identity] = segment
 
-    def _seal(self, lane: Lane) -> None:
+    def _stop(self, lane: Lane) -> None:
+        """Have no active segment. Closing its file is left to `sync`, as it takes a while."""
         segment = self._active.pop(lane, None)
         if segment is None:
             return
+        segment.stop()
+        self._changes[lane] += 1
+        self._stopped.append(segment)
+        while len(self._stopped) > _MAX_STOPPED:
+            self._close(self._stopped.popleft())()
+
+    def _close(self, segment: Segment) -> Callable[[], None]:
+        """Close a file that is full; what is given is to be called, without the lock where possible."""
+        if segment.identity not in self._by_identity:
+            return segment.detach()
         if segment.path is not None and segment.detached:
+            self._problem(errors.SPOOL_IN_MEMORY, f"{self._home}: the folder was deleted")
             with contextlib.suppress(OSError):
                 segment.move_to_memory()
-        segment.seal()
-        if segment.path is not None:
-            self._unsynced.append(segment.path)
         if not segment.waiting:
             self._retire(segment)
+        elif segment.path is not None:
+            self._unsynced.append(segment.path)
+        return segment.detach()
 
     # --- room -------------------------------------------------------------------------------------------------------
 
@@ -253,7 +295,15 @@ class Spool:
         """A segment with room for a record; None when there is none, which is then counted."""
         if self._folder is None:
             return self._new_in_memory(lane, need, urgent)
-        size = max(self._segment_bytes, need)
+        spares = self._spares[lane]
+        while spares:
+            spare = spares.pop()
+            if spare.size >= need:
+                spare.begin(self._clock())
+                return spare
+            self._discard(spare)
+        # The first is small: most services need no more in a second.
+        size = max(self._segment_bytes if self._changes[lane] else max(4096, self._segment_bytes // 4), need)
         while True:
             over_quota = self._over_quota(size)
             obstacle = over_quota or self._short_of_disk(size)
@@ -293,17 +343,20 @@ class Spool:
 
     def _over_quota(self, size: int) -> str | None:
         """What the quota has against a file of this size."""
-        assert self._folder is not None
         # Half a segment stays free for the urgent records of one that is dropped.
-        if self._taken() + size + self._segment_bytes // 2 > self._max_bytes:
-            return f"{self._folder} has reached its quota of {self._max_bytes} bytes"
-        return None
+        room = self._max_bytes - self._segment_bytes // 2 - size
+        over = self._own_bytes() + self._others_bytes > room
+        if over or self._made_since >= _LOOK_AFTER or not 0 <= time.monotonic() - self._looked < _LOOK_AFTER_S:
+            self._look()
+            over = self._own_bytes() + self._others_bytes > room
+        self._made_since += 1
+        return f"{self._folder} has reached its quota of {self._max_bytes} bytes" if over else None
 
     def _short_of_disk(self, size: int) -> str | None:
         """What the free-disk floor has against a file of this size."""
         assert self._folder is not None
         if hasattr(os, "statvfs"):
-            place = self._folder
+            place = self._home or self._folder
             while not place.exists() and place != place.parent:
                 place = place.parent
             try:
@@ -314,13 +367,30 @@ class Spool:
                 return f"{self._folder}: less than {self._min_free_bytes} bytes would be left on the disk"
         return None
 
-    def _taken(self) -> int:
-        """Bytes of all files of the service."""
+    def _own_bytes(self) -> int:
+        """Bytes that this process's files may come to."""
+        with self._lock:
+            spares = itertools.chain.from_iterable(self._spares.values())
+            segments = itertools.chain(self._segments(), spares, self._buried, self._aside.values())
+            return sum(segment.size for segment in segments if segment.path is not None)
+
+    def _look(self) -> None:
+        """Find out what other processes of the service take, and what was set aside."""
+        self._others_bytes = self._taken(of_others=True)
+        self._looked = time.monotonic()
+        self._made_since = 0
+
+    def _taken(self, *, of_others: bool = False) -> int:
+        """Bytes of the files of the service, with or without this process's segments."""
         assert self._folder is not None
         total = 0
+        home = self._home if of_others else None
+        writing = {str(keeper.path) for keeper in self._aside.values()} if of_others else set()
         for folder in _folders(self._folder):
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 for entry in entries:
+                    if entry.path in writing or (folder == home and entry.name.endswith(".seg")):
+                        continue
                     with contextlib.suppress(OSError):
                         total += entry.stat(follow_symlinks=False).st_size
         return total
@@ -354,6 +424,7 @@ class Spool:
         if records > 0:
             self._lose(segment.lane, Loss.SPOOL_FULL if segment.path else Loss.NO_MEMORY, records)
         self._retire(segment)
+        self._bury()  # at once: the room is needed
 
     def _compact(self, segment: Segment) -> bool:
         """Drop what is not urgent; False where that gains too little."""
@@ -387,29 +458,48 @@ class Spool:
         return True
 
     def _retire(self, segment: Segment) -> None:
-        """Forget a segment and delete its file; a damaged one is kept."""
+        """Forget a segment. Its file is deleted by `_bury`, or kept, if it is damaged."""
         if segment in self._lanes[segment.lane]:
             self._lanes[segment.lane].remove(segment)
         self._by_identity.pop(segment.identity, None)
         if self._active.get(segment.lane) is segment:
             del self._active[segment.lane]
         self._full_until.clear()
+        segment.stop()
+        self._buried.append(segment)
+
+    def _bury(self) -> None:
+        """Delete the files of forgotten segments. Needs no lock, as nobody else knows them any more."""
+        while self._buried:
+            try:
+                segment = self._buried.popleft()
+            except IndexError:  # another thread had it
+                break
+            self._discard(segment)
+
+    def _discard(self, segment: Segment) -> None:
+        """Delete a segment's file."""
         segment.seal()
-        if segment.path is None:
-            return
+        path = segment.path
         with contextlib.suppress(OSError):
-            if segment.damage:
-                segment.path.rename(self._aside_folder() / segment.path.with_suffix(".corrupt").name)
+            if path is None:
+                pass
+            elif segment.damage:
+                path.rename(self._aside_folder() / path.with_suffix(".corrupt").name)
+                self._looked = -math.inf
             else:
-                segment.path.unlink()
+                path.unlink()
 
     def _give_up(self, segment: Segment) -> None:
         """A file that cannot be read: what waits in it and is not out is lost."""
+        segment.stop()
         lost = segment.waiting - segment.out
         segment.records -= lost
         self._lose(segment.lane, Loss.CORRUPT, lost)
         name = segment.path.name if segment.path else "memory"
         self._problem(errors.SPOOL_DAMAGED, f"{name} cannot be read")
+        if self._active.get(segment.lane) is segment:
+            self._stop(segment.lane)
         if segment.out:  # what is out may still be acknowledged
             self._lanes[segment.lane].remove(segment)
             self._lanes[segment.lane].insert(0, segment)
@@ -430,29 +520,50 @@ class Spool:
                 all others, "all" for both.
         """
         taken: list[Frame] = []
-        with self._lock:
-            if self._busy:
-                return taken
-            with self._at_work():
-                left = max_bytes
-                for segment in self._part(lane, part):
-                    if len(taken) >= max_records or (taken and left <= 0):
-                        break
-                    try:
-                        found = segment.take(left, max_records - len(taken))
-                    except (OSError, ValueError):
-                        self._give_up(segment)
-                        continue
-                    self._look_for_missing(segment)
-                    size = sum(len(record) for _, _, record in found)
-                    if taken and size > left:
-                        segment.give_back(at for at, _, _ in found)
-                        break
-                    left -= size
-                    before = f"{segment.identity:016x}"
-                    taken += [Frame(f"{before}{at:08x}", group, record) for at, group, record in found]
+        left = max_bytes
+        more = True
+        while more and len(taken) < max_records and (not taken or left > 0):
+            if taken:
+                time.sleep(0)  # others may want the lock, or the GIL
+            with self._lock:
+                if self._busy:
+                    break
+                with self._at_work():
+                    some, more = self._take_some(lane, left, min(_SLICE, max_records - len(taken)), part, not taken)
+            left -= sum(len(frame.record) for frame in some)
+            taken += some
         self._tell()
         return taken
+
+    def _take_some(
+        self, lane: Lane, max_bytes: int, max_records: int, part: Part, first: bool
+    ) -> tuple[list[Frame], bool]:
+        """A slice of what is taken, and whether there may be more.
+
+        Args:
+            first: Whether a record that is larger than `max_bytes` may come.
+        """
+        taken: list[Frame] = []
+        left = max_bytes
+        for segment in self._part(lane, part):
+            try:
+                found = segment.take(left, max_records - len(taken))
+            except (OSError, ValueError):
+                self._give_up(segment)
+                continue
+            self._look_for_missing(segment)
+            size = sum(len(record) for _, _, record in found)
+            if size > left and (taken or not first):
+                segment.give_back(at for at, _, _ in found)
+                return taken, False
+            left -= size
+            before = f"{segment.identity:016x}"
+            taken += [Frame(f"{before}{at:08x}", group, record) for at, group, record in found]
+            if len(taken) >= max_records:
+                return taken, True
+            if (taken and left <= 0) or segment.waiting > segment.out:
+                return taken, False  # what is larger than the room that is left comes next time, before what follows it
+        return taken, False
 
     def _part(self, lane: Lane, part: Part) -> list[Segment]:
         segments = self._lanes[lane]
@@ -480,15 +591,18 @@ class Spool:
         self._finish(frames, DELIVERED)
 
     def set_aside(self, frames: Iterable[Frame], reason: str) -> None:
-        """They will never be sent; they are kept, with the reason, in the service's folder `aside`."""
-        frames = list(frames)
-        with self._lock, self._at_work():
-            now = int(self._clock()) & 0xFFFFFFFF
-            for frame in frames:
-                found = self._find(frame)
-                if found and self._folder is not None:
-                    self._keep_aside(found[0].lane, frame, reason, now)
-            self._finish(frames, ASIDE)
+        """They will never be sent; they are kept, with the reason, in the service's folder `aside`.
+
+        What is kept there takes at most a quarter of the quota; then the oldest files go.
+        """
+        now = int(self._clock()) & 0xFFFFFFFF
+        for some in _slices(frames, _SLICE // 8):
+            with self._lock, self._at_work():
+                for frame in some:
+                    found = self._find(frame)
+                    if found and self._folder is not None:
+                        self._keep_aside(found[0].lane, frame, reason, now)
+                self._finish_some(some, ASIDE)
         self._tell()
 
     def _keep_aside(self, lane: Lane, frame: Frame, reason: str, now: int) -> None:
@@ -502,10 +616,12 @@ class Spool:
                     if self._over_quota(size) or self._short_of_disk(size):
                         return
                     folder = self._aside_folder()
-                    keeper = Segment.create(folder, lane, size, next(self._numbers), self._clock(), mapped=False)
-                    assert keeper.path is not None
-                    keeper.path = keeper.path.rename(keeper.path.with_suffix(".aside"))
+                    self._limit_aside(folder, size)
+                    keeper = Segment.create(
+                        folder, lane, size, next(self._numbers), self._clock(), mapped=False, suffix=".aside"
+                    )
                     self._aside[lane] = keeper
+                    self._looked = -math.inf
                 if keeper.keep(frame.group, frame.record, reason, now):
                     return
             except (OSError, ValueError) as error:
@@ -513,27 +629,44 @@ class Spool:
             old = self._aside.pop(lane, None)
             if old is not None:
                 old.seal()
+                self._looked = -math.inf
+
+    def _limit_aside(self, folder: Path, size: int) -> None:
+        """Delete the oldest files of what was set aside, so that one more has room."""
+        ours = {keeper.path for keeper in self._aside.values()}
+        files = sorted((path for path in folder.iterdir() if path not in ours), key=lambda path: path.lstat().st_mtime)
+        taken = size + sum(path.lstat().st_size for path in folder.iterdir())
+        for path in files:
+            if taken <= self._max_bytes // 4:
+                break
+            taken -= path.lstat().st_size
+            path.unlink()
+            self._problem(errors.SPOOL_ASIDE_FULL, f"{folder}: more than a quarter of {self._max_bytes} bytes")
 
     def _finish(self, frames: Iterable[Frame], state: int) -> None:
-        with self._lock, self._at_work():
-            places = self._places(frames)
-            for segment, found in places:
-                finished = segment.finish(found)
-                self._over[segment.lane] += len(finished)
-                if segment.sealed and not segment.waiting:
-                    self._retire(segment)
-                    continue
-                try:
-                    segment.mark(finished, state)
-                except (OSError, ValueError):
-                    pass  # after a restart they are handed out again: rather twice than never
+        for some in _slices(frames, _SLICE):
+            with self._lock, self._at_work():
+                self._finish_some(some, state)
         self._tell()
+
+    def _finish_some(self, frames: Iterable[Frame], state: int) -> None:
+        for segment, found in self._places(frames):
+            finished = segment.finish(found)
+            self._over[segment.lane] += len(finished)
+            if segment.sealed and not segment.waiting:
+                self._retire(segment)
+                continue
+            try:
+                segment.mark(finished, state)
+            except (OSError, ValueError):
+                pass  # after a restart they are handed out again: rather twice than never
 
     def give_back(self, frames: Iterable[Frame]) -> None:
         """They were not delivered; they are handed out again, before what came after them."""
-        with self._lock, self._at_work():
-            for segment, found in self._places(frames):
-                segment.give_back(found)
+        for some in _slices(frames, _SLICE):
+            with self._lock, self._at_work():
+                for segment, found in self._places(some):
+                    segment.give_back(found)
         self._tell()
 
     def _find(self, frame: Frame) -> tuple[Segment, int] | None:
@@ -584,57 +717,65 @@ class Spool:
 
     def adopt(self) -> int:
         """Take over the folders of dead processes of this service; gives how many records of theirs wait."""
-        if self._folder is None or fcntl is None or self._closed:
+        if self._folder is None or (fcntl is None and msvcrt is None) or self._closed:
             return 0
+        # Nobody else knows these files, so the lock is only for what becomes ours.
         paths: list[Path] = []
-        with self._lock, self._at_work():
-            try:
-                for folder in _folders(self._folder):
-                    if folder.name != _ASIDE and folder != self._home:
-                        paths += self._adopt_folder(folder)
-            except OSError as error:
-                self._problem(errors.SPOOL_IN_MEMORY, f"{self._folder}: {error.strerror or error}")
-        # Reading them takes a while, and nobody else knows these files: the lock is free meanwhile.
-        opened = []
+        try:
+            for folder in _folders(self._folder):
+                if folder.name != _ASIDE and folder != self._home:
+                    paths += self._adopt_folder(folder)
+        except OSError as error:
+            self._problem(errors.SPOOL_IN_MEMORY, f"{self._folder}: {error.strerror or error}")
+        records = 0
         for path in paths:
             try:
-                opened.append(Segment.open(path))
+                segment = Segment.open(path)
             except OSError as error:
                 self._problem(errors.SPOOL_DAMAGED, f"{path.name}: {error.strerror or error}")
-        records = 0
-        with self._lock, self._at_work():
-            for segment in opened:
+                continue
+            with self._lock, self._at_work():
                 records += self._welcome(segment)
+            self._bury()
         self._tell()
         return records
 
     def _adopt_folder(self, folder: Path) -> list[Path]:
         """Move the files of a folder whose lock is free into ours."""
-        if not _is_ours(folder.lstat()):
-            return []
-        if folder.name.startswith(".") and time.time() - folder.lstat().st_mtime < _STALE_S:
-            return []  # being made
+        status = folder.lstat()
         lock = folder / _LOCK
+        if not _is_ours(status):
+            return []
+        if (folder.name.startswith(".") or not lock.exists()) and time.time() - status.st_mtime < _STALE_S:
+            return []  # being made
         moved: list[Path] = []
         try:
-            fd = os.open(lock, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o600)
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | FLAGS, 0o600)
         except OSError:
             return moved
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _hold(fd)
             # Another adopter may have been here between the two: then this lock has no name any more.
             if os.fstat(fd).st_ino != lock.stat().st_ino:
                 return moved
-            home = self._make_home()
             files = sorted(file for file in folder.iterdir() if file.suffix == ".seg")
-            moved.extend(file.rename(home / file.name) for file in files)
+            if files:
+                with self._lock:
+                    home = self._make_home()
+                moved.extend(file.rename(home / file.name) for file in files)
             _remove_status(folder)
+            if (
+                fcntl is None
+            ):  # an open file cannot be deleted there, and two who hold it one after the other do no harm
+                os.close(fd)
+                fd = -1
             lock.unlink()
             folder.rmdir()
         except OSError:
             pass  # it lives, or the rest is left to the next one
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
         return moved
 
     def _welcome(self, segment: Segment) -> int:
@@ -674,11 +815,12 @@ class Spool:
         }
         try:
             path = self._aside_folder() / f"{segment.path.stem}.json"
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o600)
         except FileExistsError:
             return False
         except OSError:
             return True
+        self._looked = -math.inf
         with os.fdopen(fd, "w", encoding="utf-8") as file, contextlib.suppress(OSError):
             json.dump(note, file, indent=2)
         return True
@@ -711,15 +853,15 @@ class Spool:
         assert self._folder is not None
         _make_private(self._folder)
         name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        # It gets its name when it is locked: nobody may find it without.
-        begun = self._folder / f".{name}"
+        # It gets its name when it is locked: nobody may find it without. Where there is no flock, open files cannot be
+        # renamed either; there it has its name from the beginning.
+        begun = self._folder / (f".{name}" if fcntl is not None else name)
         begun.mkdir(0o700)
-        fd = os.open(begun / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # no locks here: then nobody else gets one either, and none adopts
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fd = os.open(begun / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600)
+        with contextlib.suppress(OSError):  # no locks here: then nobody else gets one either, and none adopts
+            _hold(fd)
         self._lock_fd = fd
-        self._home = begun.rename(self._folder / name)
+        self._home = begun.rename(self._folder / name) if begun.name != name else begun
         return self._home
 
     def _leave_home(self) -> None:
@@ -746,7 +888,7 @@ class Spool:
         fresh = home / f".{_STATUS}"
         try:
             text = json.dumps(status, default=str)
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_FOLLOW, 0o600)
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FLAGS, 0o600)
             with os.fdopen(fd, "w", encoding="utf-8") as file:
                 file.write(text)
             fresh.replace(home / _STATUS)
@@ -759,26 +901,33 @@ class Spool:
     def sync(self, *, now: bool = False) -> None:
         """Have the disk confirm what was written, if the last time is `fsync_s` ago. Call it often.
 
-        It also notices when the folder was deleted under us.
+        It also does what appending then need not wait for: the next file is made, and full ones are closed. It notices
+        when the folder was deleted under us, and brings to disk what had to wait in memory.
 
         Args:
             now: Whenever the last time was.
         """
+        self._close_stopped()
+        if not self._closed and self._folder is not None:
+            self._prepare()
         if not now and not 0 <= self._synced + self._fsync_s <= time.monotonic():
+            self._tell()
             return
         self._synced = time.monotonic()
-        fds: list[int] = []
         with self._lock, self._at_work():
             for lane, segment in list(self._active.items()):
                 if segment.path is not None and segment.detached:
-                    self._problem(errors.SPOOL_IN_MEMORY, f"{self._home}: the folder was deleted")
-                    self._seal(lane)
+                    self._stop(lane)
+        self._close_stopped()
+        self._return_to_disk()
+        fds: list[int] = []
+        with self._lock, self._at_work():
             with contextlib.suppress(OSError):
                 fds += [fd for segment in self._active.values() if (fd := segment.duplicate_fd()) >= 0]
             paths, self._unsynced = self._unsynced, []
             for path in paths:
                 with contextlib.suppress(OSError):
-                    fds.append(os.open(path, os.O_RDWR | _NO_FOLLOW))
+                    fds.append(os.open(path, os.O_RDWR | FLAGS))
         # Without the lock: a disk may take its time. fsync also writes what was changed through a mapping, and does not
         # hold the GIL while it waits, as mmap.flush does.
         for fd in fds:
@@ -787,12 +936,78 @@ class Spool:
             os.close(fd)
         self._tell()
 
+    def _close_stopped(self) -> None:
+        while self._stopped:
+            with self._lock, self._at_work():
+                if not self._stopped:
+                    break
+                release = self._close(self._stopped.popleft())
+            release()
+
+    def _prepare(self) -> None:
+        """Make the next file of each lane that will soon need one."""
+        for lane in LANES:
+            with self._lock, self._at_work():
+                active, spares = self._active.get(lane), self._spares[lane]
+                changes = self._changes[lane] - self._changes_seen[lane]
+                self._changes_seen[lane] += changes
+                moment = time.monotonic()
+                if changes:
+                    self._changed[lane] = moment
+                for spare in list(spares):
+                    if spare.detached or moment - self._changed.get(lane, moment) > _SPARE_FOR_S:
+                        spares.remove(spare)
+                        self._buried.append(spare)
+                wanted = min(_MAX_SPARES, max(changes, active is not None and active.used >= _SPARE_FROM)) - len(spares)
+                if active is None or active.path is None or not self._mapped:
+                    wanted = 0
+            for _ in range(wanted):
+                if not self._make_spare(lane, active):
+                    return
+
+    def _make_spare(self, lane: Lane, active: Segment | None) -> bool:
+        size, home = self._segment_bytes, self._home
+        # It must not be the reason why records go.
+        if home is None or self._over_quota(2 * size) or self._short_of_disk(2 * size):
+            return False
+        try:
+            spare = Segment.create(home, lane, size, next(self._numbers), self._clock(), mapped=True)
+        except (OSError, NotImplementedError):
+            return False
+        spare.touch()
+        with self._lock:
+            if self._closed or self._home != home or self._active.get(lane) is None:
+                self._buried.append(spare)
+            else:
+                self._spares[lane].append(spare)
+        self._bury()
+        return True
+
+    def _return_to_disk(self) -> None:
+        """Bring what waits in memory to disk, if that is possible again."""
+        if self._folder is None or not any(segment.path is None for segment in self._segments()):
+            return
+        for segment in [segment for segment in list(self._segments()) if segment.path is None]:
+            with self._lock, self._at_work():
+                if segment.path is not None or segment.identity not in self._by_identity:
+                    continue
+                if self._over_quota(segment.size) or self._short_of_disk(segment.size):
+                    return
+                try:
+                    path = segment.move_to_disk(self._make_home())
+                except OSError:
+                    return
+                if self._active.get(segment.lane) is segment:
+                    self._stop(segment.lane)
+                self._unsynced.append(path)
+
     def after_fork(self) -> None:
         """In the child: what was written is the parent's. The child begins anew, with its first record.
 
         Called of itself where the system can fork; calling it again does no harm.
         """
-        for segment in [*self._segments(), *self._aside.values()]:
+        spares = itertools.chain.from_iterable(self._spares.values())
+        for segment in [*self._segments(), *self._aside.values(), *spares, *self._buried]:
             segment.abandon()
         # The lock belongs to the open file that both share; it is free when both have closed it. So closing it here
         # leaves it to the parent, and the parent's end frees it.
@@ -806,6 +1021,7 @@ class Spool:
         with self._lock, self._at_work():
             if self._closed:
                 return
+            self._return_to_disk()
             self._closed = True
             for segment in list(self._segments()):
                 segment.seal()
@@ -813,27 +1029,32 @@ class Spool:
                     self._lose(segment.lane, Loss.NO_MEMORY, segment.waiting)
                 if segment.path is None or not segment.waiting:
                     self._retire(segment)
-                elif self._active.get(segment.lane) is segment:
+                elif segment is self._active.get(segment.lane) or segment in self._stopped:
                     self._unsynced.append(segment.path)
             self._active.clear()
+            self._stopped.clear()
+            for spares in self._spares.values():
+                self._buried += spares
+                spares.clear()
             for keeper in self._aside.values():
                 keeper.seal()
             self._aside.clear()
+        self._bury()
         if self._fsync_s < math.inf:
             self.sync(now=True)
         with self._lock, self._at_work():
             home = self._home
+            self._leave_home()
             if home is not None:
                 _remove_status(home)
-            if home is not None and not any(self._segments()):
-                with contextlib.suppress(OSError):
-                    (home / _LOCK).unlink()
-                    home.rmdir()
+                if not any(self._segments()):
+                    with contextlib.suppress(OSError):
+                        (home / _LOCK).unlink()
+                        home.rmdir()
             self._left = {lane: self.waiting(lane) for lane in LANES}
             for segments in self._lanes.values():
                 segments.clear()
             self._by_identity.clear()
-            self._leave_home()
         self._tell()
 
     @contextlib.contextmanager
@@ -865,6 +1086,7 @@ class Spool:
     def _tell(self) -> None:
         if self._busy:
             return
+        self._bury()
         while self._losses:
             try:
                 lane, loss, records = self._losses.popleft()
@@ -877,6 +1099,15 @@ class Spool:
             except IndexError:
                 break
             self._warn(problem, detail)
+
+
+def _slices(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    """Some at a time; in between, others may have the GIL."""
+    frames = list(frames)
+    for start in range(0, len(frames), size):
+        if start:
+            time.sleep(0)
+        yield frames[start : start + size]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -892,6 +1123,18 @@ def _remove_status(folder: Path) -> None:
     for name in (_STATUS, f".{_STATUS}"):
         with contextlib.suppress(OSError):
             (folder / name).unlink()
+
+
+def _hold(fd: int) -> None:
+    """Lock an open file, until it is closed or the process ends.
+
+    Raises:
+        OSError: Another has it, or there are no locks here.
+    """
+    if fcntl is not None:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt is not None:
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
 
 
 def _is_ours(status: os.stat_result) -> bool:
