@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "dev": "Run a local OTLP backend and watch what arrives.",
     "doctor": "Show the effective configuration and what is wrong with it.",
     "policy": "Check, explain and replay sampling policies.",
+    "spool": "Look at what waits on disk, and send it.",
 }
 """Each command's module and the one line that `weir --help` says about it, so that help imports none of them."""
 
@@ -48,7 +49,9 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Examples:\n\n\b\n  weir demo\n  weir dev\n  weir doctor\n  weir policy check policy.yaml",
+    epilog=(
+        "Examples:\n\n\b\n  weir demo\n  weir dev\n  weir doctor\n  weir policy check policy.yaml\n  weir spool status"
+    ),
 )
 @click.version_option(package_name="otelweir", prog_name="weir")
 def cli() -> None:

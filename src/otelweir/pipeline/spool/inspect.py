@@ -243,6 +243,29 @@ def _process(folder: Path, pid: int, paths: list[Path], cache: Cache, gone: list
     return Process(folder, pid, state, tuple(files), status)
 
 
+def processes_in(folder: Path) -> dict[Path, State]:
+    """The folders of processes that hold records in a service's folder, or may yet; without reading the records.
+
+    A process that is gone and left nothing is left out. Nothing is raised.
+    """
+    found: dict[Path, State] = {}
+    try:
+        parts = [part for part in _subfolders(folder) if PROCESS.fullmatch(part.name)]
+    except OSError:
+        return found
+    for part in parts:
+        held = is_held(part)
+        try:
+            left = any(path.suffix == ".seg" for path in _sizes(part))
+        except FileNotFoundError:
+            continue
+        except OSError:
+            left = True
+        if held or left:
+            found[part] = "unknown" if held is None else "running" if held else "orphan"
+    return found
+
+
 def is_held(folder: Path) -> bool | None:
     """Whether a process holds the lock of its folder; None where that cannot be told."""
     if fcntl is None:
@@ -447,3 +470,11 @@ def _count(path: Path, data: bytes) -> Contents:
         Damage(end, used) if used > end else None,
         max(0, len(data) - used),
     )
+
+
+def aside_in(folder: Path) -> list[Path]:
+    """The files of records that were set aside in a service's folder. Nothing is raised."""
+    try:
+        return [path for path in _sizes(folder / ASIDE) if path.suffix == ".aside"]
+    except OSError:
+        return []
