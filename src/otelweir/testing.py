@@ -182,11 +182,13 @@ class Backend:
     Attributes:
         answers: Scripted answers, used up one per request. Assign or append at any time.
         default_answer: The answer when `answers` is empty.
+        max_body: Larger bodies, unpacked, are answered with 413; None takes all.
     """
 
     def __init__(self, port: int = 0, *, certificate: str | None = None, client_ca: str | None = None) -> None:
         self.answers: list[Answer] = []
         self.default_answer = Answer()
+        self.max_body: int | None = None
         self._port = port
         self._certificate = certificate
         self._client_ca = client_ca
@@ -317,6 +319,8 @@ class Backend:
                 return answer
         try:
             body = _unpacked(request.body, encoding)
+            if self.max_body is not None and len(body) > self.max_body:
+                return Answer(413, body=f"{len(body)} bytes are more than {self.max_body}".encode())
             match request.path:
                 case "/v1/logs":
                     self._keep(self._logs, _logs(ExportLogsServiceRequest.FromString(body)))
