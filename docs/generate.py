@@ -22,7 +22,7 @@ from otelweir import settings
 from otelweir.distro.defaults import OTEL_DEFAULTS
 from otelweir.pipeline.capture import resource
 from otelweir.pipeline.capture.settings import ResourceSettings
-from otelweir.selfmetrics.instruments import INSTRUMENTS
+from otelweir.selfmetrics.names import INSTRUMENTS
 from otelweir.variables import documentation, shown, variables
 
 ROOT: Final = Path(__file__).resolve().parents[1]

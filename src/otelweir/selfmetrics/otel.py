@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 
-from otelweir.selfmetrics import instruments as names
+from otelweir.selfmetrics import names
 from otelweir.selfmetrics.exchanges import Exchanges, Sent, error_of, outcome_of
-from otelweir.selfmetrics.instruments import BREAKER, ERROR, REASON, SIGNAL, Instrument
+from otelweir.selfmetrics.names import BREAKER, ERROR, REASON, SIGNAL, Instrument
 from otelweir.selfmetrics.sources import CourierSource, SpoolSource
 from otelweir.selfmetrics.tally import Tally
 from otelweir.signals import LANES, Lane
@@ -44,7 +44,7 @@ def instruments(
     sdk_names: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Make the instruments of `instruments.py`.
+    """Make the instruments of `names.py`.
 
     Args:
         meter_provider: Gets them, in a meter named `otelweir`.
