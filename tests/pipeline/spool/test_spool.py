@@ -116,7 +116,7 @@ class TestHandingOut:
         spool = make(segment_bytes=4096)
         add(spool, *[b"x" * 100] * 200)
         spool.done(spool.take("logs", MANY))
-        assert len(list(tmp_path.rglob("*.seg"))) <= 1
+        assert len(list(tmp_path.rglob("*.seg"))) <= 3, "the last one, and two that are used again"
 
     def test_a_record_larger_than_a_segment_has_a_place(self, make: Callable[..., Spool]) -> None:
         spool = make(segment_bytes=4096)

@@ -72,6 +72,10 @@ _HEAD: Final = struct.Struct("<IIIBBH4s")
 HEAD: Final = _HEAD.size
 _AT_STATE: Final = 12
 _AT_MARK: Final = 16
+SPARE: Final = ".spare"
+"""Ends the name of a file that holds nothing."""
+
+_ZEROS: Final = bytes(2**16)
 _A_WHILE: Final = 256
 """Frames in about half a millisecond."""
 
@@ -290,7 +294,7 @@ class Segment:
             OSError: The file cannot be made.
         """
         identity = secrets.randbits(64)
-        path = folder / f"{lane}-{number:08d}-{identity:016x}{suffix}"
+        path = _named(folder, lane, number, identity, suffix)
         segment = (_Plain if mapped else _Locked)(path, lane, number, identity, created)
         size = _padded(size)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600)
@@ -306,7 +310,7 @@ class Segment:
             else:
                 _write_at(fd, segment._header(), 0)
         except BaseException:
-            segment._unmap()
+            segment.unmap()
             os.close(fd)
             path.unlink(missing_ok=True)
             raise
@@ -319,6 +323,33 @@ class Segment:
         if isinstance(self.buffer, mmap.mmap):
             for at in range(0, len(self.buffer) - mmap.PAGESIZE, mmap.PAGESIZE):
                 self.buffer[at + mmap.PAGESIZE] = 0
+
+    def reuse(self, number: int) -> Segment | None:
+        """A new file in place of a mapped one that nobody needs any more; None where that cannot be.
+
+        It has its pages already: getting new ones costs more than all else about a file. Until it is empty it has a
+        name that says so.
+        """
+        mapping, words, path, size = self.buffer, self._words, self.path, self._limit
+        if path is None or not isinstance(mapping, mmap.mmap) or self._fd < 0 or self.damage or self.detached:
+            return None
+        identity = secrets.randbits(64)
+        fresh = _Plain(_named(path.parent, self.lane, number, identity), self.lane, number, identity, self.created)
+        assert fresh.path is not None
+        spare = fresh.path.with_suffix(SPARE)
+        try:
+            path.rename(spare)
+            used = _padded(self._stop)
+            for start in range(0, used, len(_ZEROS)):
+                mapping[start : min(used, start + len(_ZEROS))] = _ZEROS[: used - start]
+            mapping[:START] = fresh._header()
+            spare.rename(fresh.path)
+        except OSError:
+            self.path = spare if spare.exists() else path
+            return None
+        fresh.buffer, fresh._words, fresh._fd, fresh._limit = mapping, words, self._fd, size
+        self.buffer, self._words, self._fd = None, None, -1
+        return fresh
 
     def begin(self, created: float) -> None:
         """Take a file into use that was made earlier."""
@@ -514,7 +545,8 @@ class Segment:
 
         return release
 
-    def _unmap(self) -> None:
+    def unmap(self) -> None:
+        """Let go of the memory of a file that takes no more."""
         words, self._words = self._words, None
         if words is not None:
             words.release()
@@ -539,7 +571,7 @@ class Segment:
         Raises:
             OSError: There is no room, or no folder; then nothing has changed.
         """
-        path = folder / f"{self.lane}-{self.number:08d}-{self.identity:016x}.seg"
+        path = _named(folder, self.lane, self.number, self.identity)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600)
         try:
             # Sealed only when there is room for it.
@@ -560,7 +592,7 @@ class Segment:
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
         self.end = _SEALED
-        self._unmap()
+        self.unmap()
         self.buffer = None
         if self._fd >= 0:
             os.close(self._fd)
@@ -809,6 +841,10 @@ def set_aside_in(path: Path) -> list[Kept]:
         elif found.kind == _SET_ASIDE and found.group in groups:
             kept.append(Kept(lane, first.decode("utf-8", "replace"), found.time, groups[found.group], rest))
     return kept
+
+
+def _named(folder: Path, lane: Lane, number: int, identity: int, suffix: str = ".seg") -> Path:
+    return folder / f"{lane}-{number:08d}-{identity:016x}{suffix}"
 
 
 def _from_name(name: str) -> tuple[Lane, int, int]:

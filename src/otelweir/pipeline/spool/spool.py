@@ -39,7 +39,7 @@ from typing import Any, Final, Literal, NamedTuple
 from otelweir import errors
 from otelweir.errors import Problem
 from otelweir.pipeline.spool.otlp import Encoded, Group
-from otelweir.pipeline.spool.segment import ASIDE, DELIVERED, FLAGS, HEAD, START, Segment
+from otelweir.pipeline.spool.segment import ASIDE, DELIVERED, FLAGS, HEAD, SPARE, START, Segment
 from otelweir.signals import LANES, Lane, Loss
 
 fcntl: Any
@@ -66,8 +66,8 @@ _MAX_PENDING: Final = 10_000
 _STALE_S: Final = 60.0
 """How old a folder must be that was begun and never got its name, to be swept away."""
 
-_SLICE: Final = 256
-"""Records that are handled at a time, about a quarter of a millisecond: whoever appends may be waiting."""
+_SLICE: Final = 512
+"""Records that are handled at a time, about half a millisecond: whoever appends may be waiting."""
 
 _SPARE_FROM: Final = 0.25
 """How full a file is when the next one is made."""
@@ -76,13 +76,14 @@ _MAX_SPARES: Final = 2
 _SPARE_FOR_S: Final = 60.0
 """How long a spare file is kept that nobody needs."""
 
-_MAX_STOPPED: Final = 2
+_MAX_MAPPED: Final = 2
+"""Full files that may stay in memory until they are closed."""
+
+_MAX_STOPPED: Final = 16
 """Full files that may wait to be closed."""
 
 _LOOK_AFTER: Final = 4
 """Files that a process makes before it looks again what the others take."""
-
-_LOOK_AFTER_S: Final = 1.0
 
 
 Part = Literal["all", "fresh", "backlog"]
@@ -177,8 +178,9 @@ class Spool:
         self._stopped: deque[Segment] = deque()
         self._buried: deque[Segment] = deque()
         self._others_bytes = 0
-        self._looked = -math.inf
-        self._made_since = 0
+        self._made_since = _LOOK_AFTER
+        self._disk_bytes = 0
+        self._status_bytes = 0
         self._numbers = itertools.count(1)
         self._full_until: dict[bool, tuple[float, Loss]] = {}
         self._pending: deque[tuple[Lane, Encoded, bool, int]] = deque()
@@ -272,6 +274,8 @@ class Spool:
         segment.stop()
         self._changes[lane] += 1
         self._stopped.append(segment)
+        if len(self._stopped) > _MAX_MAPPED:
+            self._stopped[-1 - _MAX_MAPPED].unmap()
         while len(self._stopped) > _MAX_STOPPED:
             self._close(self._stopped.popleft())()
 
@@ -345,17 +349,20 @@ class Spool:
         """What the quota has against a file of this size."""
         # Half a segment stays free for the urgent records of one that is dropped.
         room = self._max_bytes - self._segment_bytes // 2 - size
-        over = self._own_bytes() + self._others_bytes > room
-        if over or self._made_since >= _LOOK_AFTER or not 0 <= time.monotonic() - self._looked < _LOOK_AFTER_S:
+        if self._made_since >= _LOOK_AFTER or self._own_bytes() + self._others_bytes > room:
             self._look()
-            over = self._own_bytes() + self._others_bytes > room
         self._made_since += 1
-        return f"{self._folder} has reached its quota of {self._max_bytes} bytes" if over else None
+        if self._own_bytes() + self._others_bytes > room:
+            return f"{self._folder} has reached its quota of {self._max_bytes} bytes"
+        return None
 
     def _short_of_disk(self, size: int) -> str | None:
         """What the free-disk floor has against a file of this size."""
         assert self._folder is not None
-        if hasattr(os, "statvfs"):
+        if not hasattr(os, "statvfs"):
+            return None
+        self._disk_bytes -= size
+        if self._disk_bytes < self._min_free_bytes + _LOOK_AFTER * self._segment_bytes:
             place = self._home or self._folder
             while not place.exists() and place != place.parent:
                 place = place.parent
@@ -363,8 +370,9 @@ class Spool:
                 disk = os.statvfs(place)
             except OSError:
                 return None  # making the file will tell
-            if disk.f_bavail * disk.f_frsize - size < self._min_free_bytes:
-                return f"{self._folder}: less than {self._min_free_bytes} bytes would be left on the disk"
+            self._disk_bytes = disk.f_bavail * disk.f_frsize - size
+        if self._disk_bytes < self._min_free_bytes:
+            return f"{self._folder}: less than {self._min_free_bytes} bytes would be left on the disk"
         return None
 
     def _own_bytes(self) -> int:
@@ -372,27 +380,26 @@ class Spool:
         with self._lock:
             spares = itertools.chain.from_iterable(self._spares.values())
             segments = itertools.chain(self._segments(), spares, self._buried, self._aside.values())
-            return sum(segment.size for segment in segments if segment.path is not None)
+            return self._status_bytes + sum(segment.size for segment in segments if segment.path is not None)
 
     def _look(self) -> None:
-        """Find out what other processes of the service take, and what was set aside."""
+        """Find out what other processes of the service take, what was set aside, and (soon) what the disk has left."""
         self._others_bytes = self._taken(of_others=True)
-        self._looked = time.monotonic()
         self._made_since = 0
+        self._disk_bytes = 0
 
     def _taken(self, *, of_others: bool = False) -> int:
-        """Bytes of the files of the service, with or without this process's segments."""
+        """Bytes of the files of the service, with or without this process's."""
         assert self._folder is not None
         total = 0
-        home = self._home if of_others else None
         writing = {str(keeper.path) for keeper in self._aside.values()} if of_others else set()
         for folder in _folders(self._folder):
+            if of_others and folder == self._home:
+                continue
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.path in writing or (folder == home and entry.name.endswith(".seg")):
-                        continue
                     with contextlib.suppress(OSError):
-                        total += entry.stat(follow_symlinks=False).st_size
+                        total += 0 if entry.path in writing else entry.stat(follow_symlinks=False).st_size
         return total
 
     def _make_room(self, urgent: bool, *, on_disk: bool) -> bool:
@@ -475,7 +482,20 @@ class Spool:
                 segment = self._buried.popleft()
             except IndexError:  # another thread had it
                 break
-            self._discard(segment)
+            if not self._reuse(segment):
+                self._discard(segment)
+
+    def _reuse(self, segment: Segment) -> bool:
+        """Make the lane's next file of a forgotten segment."""
+        spares = self._spares[segment.lane]
+        if segment.size != self._segment_bytes or len(spares) >= _MAX_SPARES or self._closed or not segment.records:
+            return False
+        home = self._home
+        fresh = segment.reuse(next(self._numbers))
+        if fresh is None:
+            return False
+        self._keep_spare(fresh, home)
+        return True
 
     def _discard(self, segment: Segment) -> None:
         """Delete a segment's file."""
@@ -486,7 +506,7 @@ class Spool:
                 pass
             elif segment.damage:
                 path.rename(self._aside_folder() / path.with_suffix(".corrupt").name)
-                self._looked = -math.inf
+                self._made_since = _LOOK_AFTER
             else:
                 path.unlink()
 
@@ -621,7 +641,7 @@ class Spool:
                         folder, lane, size, next(self._numbers), self._clock(), mapped=False, suffix=".aside"
                     )
                     self._aside[lane] = keeper
-                    self._looked = -math.inf
+                    self._made_since = _LOOK_AFTER
                 if keeper.keep(frame.group, frame.record, reason, now):
                     return
             except (OSError, ValueError) as error:
@@ -629,7 +649,7 @@ class Spool:
             old = self._aside.pop(lane, None)
             if old is not None:
                 old.seal()
-                self._looked = -math.inf
+                self._made_since = _LOOK_AFTER
 
     def _limit_aside(self, folder: Path, size: int) -> None:
         """Delete the oldest files of what was set aside, so that one more has room."""
@@ -763,10 +783,9 @@ class Spool:
                 with self._lock:
                     home = self._make_home()
                 moved.extend(file.rename(home / file.name) for file in files)
-            _remove_status(folder)
-            if (
-                fcntl is None
-            ):  # an open file cannot be deleted there, and two who hold it one after the other do no harm
+            _remove_rest(folder)
+            if fcntl is None:
+                # An open file cannot be deleted there; two who hold it one after the other do no harm.
                 os.close(fd)
                 fd = -1
             lock.unlink()
@@ -820,7 +839,7 @@ class Spool:
             return False
         except OSError:
             return True
-        self._looked = -math.inf
+        self._made_since = _LOOK_AFTER
         with os.fdopen(fd, "w", encoding="utf-8") as file, contextlib.suppress(OSError):
             json.dump(note, file, indent=2)
         return True
@@ -829,7 +848,7 @@ class Spool:
 
     def _new_file(self, lane: Lane, size: int) -> Segment:
         for attempt in range(2):
-            home = self._make_home()
+            home = self._home or self._make_home()
             number, now = next(self._numbers), self._clock()
             try:
                 if self._mapped:
@@ -891,6 +910,7 @@ class Spool:
             fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FLAGS, 0o600)
             with os.fdopen(fd, "w", encoding="utf-8") as file:
                 file.write(text)
+            self._status_bytes = 2 * len(text)  # while it is replaced there are two
             fresh.replace(home / _STATUS)
         except (OSError, ValueError, TypeError, RecursionError):
             with contextlib.suppress(OSError):
@@ -914,6 +934,8 @@ class Spool:
             self._tell()
             return
         self._synced = time.monotonic()
+        if self._made_since and self._folder is not None:
+            self._look()
         with self._lock, self._at_work():
             for lane, segment in list(self._active.items()):
                 if segment.path is not None and segment.detached:
@@ -975,13 +997,16 @@ class Spool:
         except (OSError, NotImplementedError):
             return False
         spare.touch()
-        with self._lock:
-            if self._closed or self._home != home or self._active.get(lane) is None:
-                self._buried.append(spare)
-            else:
-                self._spares[lane].append(spare)
+        self._keep_spare(spare, home)
         self._bury()
         return True
+
+    def _keep_spare(self, spare: Segment, home: Path | None) -> None:
+        with self._lock:
+            if self._closed or self._home != home or spare.lane not in self._active:
+                self._buried.append(spare)
+            else:
+                self._spares[spare.lane].append(spare)
 
     def _return_to_disk(self) -> None:
         """Bring what waits in memory to disk, if that is possible again."""
@@ -1046,7 +1071,7 @@ class Spool:
             home = self._home
             self._leave_home()
             if home is not None:
-                _remove_status(home)
+                _remove_rest(home)
                 if not any(self._segments()):
                     with contextlib.suppress(OSError):
                         (home / _LOCK).unlink()
@@ -1119,10 +1144,11 @@ def _folders(folder: Path) -> list[Path]:
         return []
 
 
-def _remove_status(folder: Path) -> None:
-    for name in (_STATUS, f".{_STATUS}"):
+def _remove_rest(folder: Path) -> None:
+    """Delete what a process leaves beside its records."""
+    for path in [folder / _STATUS, folder / f".{_STATUS}", *folder.glob(f"*{SPARE}")]:
         with contextlib.suppress(OSError):
-            (folder / name).unlink()
+            path.unlink()
 
 
 def _hold(fd: int) -> None:
