@@ -7,11 +7,21 @@ from otelweir.faces import lazily
 if TYPE_CHECKING:
     from otelweir.distro.assemble import Handle
     from otelweir.distro.configuration import configure
+    from otelweir.distro.weir_exporters import WeirLogExporter, WeirMetricExporter, WeirSpanExporter
     from otelweir.errors import WeirError
     from otelweir.pipeline.capture.context import log_attributes
     from otelweir.pipeline.sample.logs.otel import PatternSamplingProcessor
 
-__all__ = ["Handle", "PatternSamplingProcessor", "WeirError", "configure", "log_attributes"]
+__all__ = [
+    "Handle",
+    "PatternSamplingProcessor",
+    "WeirError",
+    "WeirLogExporter",
+    "WeirMetricExporter",
+    "WeirSpanExporter",
+    "configure",
+    "log_attributes",
+]
 
 __getattr__, __dir__ = lazily(
     __name__,
@@ -19,6 +29,9 @@ __getattr__, __dir__ = lazily(
         "Handle": "distro.assemble",
         "PatternSamplingProcessor": "pipeline.sample.logs.otel",
         "WeirError": "errors",
+        "WeirLogExporter": "distro.weir_exporters",
+        "WeirMetricExporter": "distro.weir_exporters",
+        "WeirSpanExporter": "distro.weir_exporters",
         "configure": "distro.configuration",
         "log_attributes": "pipeline.capture.context",
     },

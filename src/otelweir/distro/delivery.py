@@ -44,7 +44,7 @@ INTERVAL_S: Final = 1.0
 ADOPT_S: Final = 10.0
 """How often it is looked for what dead processes of the service left."""
 
-_SHARE: Final = 0.9
+_SHARE: Final = 0.85
 """The part of a deadline that sending may take; the rest is for closing."""
 
 _LEARNT: Final = "learnt.json"
@@ -185,20 +185,22 @@ class Delivery:
 
     def end(self, timeout_s: float) -> Flushed:
         """Send what waits, once more even where nobody answered lately, and stop; what is not sent stays on disk."""
-        until = time.monotonic() + timeout_s
         before = self.tally.now()
         with self._lock:
             if self._ended:
                 return self._flushed(before)
             self._ended = True
+        if self._adopt_at < 0:  # it ends before the courier had its first turn
+            self.spool.adopt()
         if self._thread is not None:
-            with contextlib.suppress(RuntimeError):
-                self._thread.flush(timeout_s * _SHARE, last=True)
-            self._thread.stop(max(0.0, until - time.monotonic()))
-        self._remember()
+            self._thread.flush(timeout_s * _SHARE, last=True)
         result = self._flushed(before)
-        self.spool.close()
+        # Before what may take the rest of the time: whoever waits for this may leave then.
         self._say_what_waits(result)
+        if self._thread is not None:
+            self._thread.stop(timeout_s * (1 - _SHARE) / 2)
+        self._remember()
+        self.spool.close()
         for sender in self._senders:
             sender.close()
         return result
