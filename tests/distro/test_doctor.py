@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from otelweir.distro.doctor import Finding, Report, examine
 from otelweir.distro.installed import Entry, Installed
 from otelweir.pipeline.sample.logs import policy_fetch
 from otelweir.pipeline.sample.logs.policy_cache import PolicyCache
+from otelweir.testing import Backend
 
 NAMED = {"OTEL_SERVICE_NAME": "cart"}
 GROUPS = {
@@ -36,7 +41,9 @@ def seen(
     def ask(targets: Sequence[endpoint.Target]) -> list[endpoint.Answer]:
         return [answer or endpoint.Answer(200, latency_s=0.002)] * len(targets)
 
-    return examine({**NAMED, **(environ or {})}, installed, ask=ask, fetch=None)
+    # Not the spools of whoever runs the tests.
+    named = {**NAMED, "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"]}
+    return examine({**named, **(environ or {})}, installed, ask=ask, fetch=None)
 
 
 def with_packages(**versions: str) -> Installed:
@@ -336,3 +343,162 @@ class TestEndpoints:
         assert report.endpoints[-1].state == "not sent as OTLP: OTEL_TRACES_EXPORTER=none"
         off = seen({"OTEL_SDK_DISABLED": "true"})
         assert {e.state for e in off.endpoints} == {"not sent as OTLP: OTEL_SDK_DISABLED=true"}
+
+
+PROCESS = """
+    import os, sys, time
+    from pathlib import Path
+    from types import SimpleNamespace
+    from opentelemetry.sdk._logs import LoggerProvider
+    from otelweir.pipeline.spool import Spool, encode_log, join
+    from otelweir.pipeline.transmit import Breaker, Courier, Gate, HttpSender, Route
+    from otelweir.selfmetrics import Exchanges, Tally
+    from otelweir.selfmetrics.status import status
+
+    folder, endpoint, said, end = sys.argv[1:]
+    spool = Spool(Path(folder), min_free_bytes=0)
+    tally, exchanges = Tally(spool.accepted), Exchanges()
+    routes = {"logs": Route(HttpSender(endpoint + "/v1/logs", dict), Gate(endpoint, breaker=Breaker(threshold=1)))}
+    courier = Courier(spool, routes, join=join, counts=tally, observe=exchanges)
+    provider = LoggerProvider(shutdown_on_exit=False)
+    keep = SimpleNamespace(on_emit=lambda record: spool.append("logs", encode_log(record)))
+    provider.add_log_record_processor(keep)
+    for number in range(7):
+        provider.get_logger("shop").emit(body=f"order {number}")
+    courier.turn()
+    now = time.time() - float(said)
+    spool.publish(
+        status(tally, spool, courier, exchanges, service="cart", started=now, time=now, max_bytes=2**29)
+    )
+    if end == "killed":
+        os._exit(9)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+class TestSpool:
+    """With processes that run and have ended."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        return tmp_path / "spool"
+
+    @pytest.fixture
+    def start(self, folder: Path) -> Iterator[Starts]:
+        starts = Starts(folder)
+        yield starts
+        for process in starts.processes:
+            process.communicate(timeout=30)
+
+    def seen(self, folder: Path, **environ: str) -> Report:
+        return seen({"WEIR_SPOOL_DIR": str(folder), **environ})
+
+    def test_one_that_is_not_there_yet_will_be_made(self, folder: Path) -> None:
+        report = self.seen(folder)
+        assert report.ok
+        assert ("state", "will be made when it is needed") in [(row.name, row.value) for row in report.spool]
+        assert report.spool[0].value == str(folder)
+        assert report.spool[0].origin == "variable"
+        assert not folder.exists()
+
+    def test_its_place_follows_the_services_name(self) -> None:
+        state = os.environ["XDG_STATE_HOME"]
+        assert seen().spool[0].value == f"{state}/otelweir/cart"
+        unnamed = {"OTEL_SERVICE_NAME": "", "OTEL_RESOURCE_ATTRIBUTES": "a=b,service.name=shop%20a"}
+        assert (seen(unnamed).spool[0].value or "").startswith(f"{state}/otelweir/shop_a-")
+        assert seen({"OTEL_SERVICE_NAME": ""}).spool[0].value == "not known: the service has no name"
+
+    def test_none_is_looked_for_where_none_is_used(self, folder: Path) -> None:
+        report = self.seen(folder, WEIR_SPOOL="false")
+        assert [row.origin for row in report.spool] == ["WEIR_SPOOL"]
+
+    @pytest.mark.parametrize("kind", ["link", "file", "below a file"])
+    def test_one_that_cannot_be_written_is_a_problem(self, kind: str, folder: Path, tmp_path: Path) -> None:
+        if kind == "link":
+            folder.symlink_to(tmp_path)
+        else:
+            folder.touch()
+        report = self.seen(folder / "below" if kind == "below a file" else folder)
+        assert findings(report) == [("problem", "WEIR-SPOOL-001")]
+
+    def test_a_disk_without_room_is_a_problem(self, folder: Path) -> None:
+        assert findings(self.seen(folder, WEIR_SPOOL_MIN_FREE_BYTES="900000GiB")) == [("problem", "WEIR-SPOOL-003")]
+
+    def test_a_quota_that_is_nearly_reached_is_a_problem(self, folder: Path) -> None:
+        (folder / "aside").mkdir(parents=True)
+        with (folder / "aside" / "logs-1-0000000000000001.corrupt").open("wb") as file:
+            file.truncate(19 * 2**19)
+        report = self.seen(folder, WEIR_SPOOL_MAX_BYTES="10MiB")
+        assert findings(report)[0] == ("problem", "WEIR-SPOOL-003")
+        assert "95% full" in report.findings[0].what
+
+    def test_a_running_process_tells_how_it_delivers(self, folder: Path, start: Starts) -> None:
+        with Backend() as backend:
+            process = start(backend.endpoint)
+            report = self.seen(folder)
+        assert report.ok
+        assert report.findings == []
+        [one] = report.deliveries
+        assert (one.pid, one.state, one.signal) == (process.pid, "running", "logs")
+        assert (one.delivered, one.waiting, one.lost, one.breaker) == (7, 0, {}, "closed")
+        assert one.endpoint == backend.endpoint
+        assert one.response_ms is not None
+        assert one.target_bytes
+
+    def test_one_that_cannot_deliver_is_a_problem(self, folder: Path, start: Starts) -> None:
+        process = start("http://127.0.0.1:9")
+        report = self.seen(folder)
+        assert findings(report) == [("problem", "WEIR-SERVER-003")]
+        assert report.findings[0].what == (
+            f"Process {process.pid} cannot deliver logs to http://127.0.0.1:9: Connection refused; 7 records wait"
+        )
+        assert [(one.waiting, one.breaker) for one in report.deliveries] == [(7, "open")]
+
+    def test_one_that_says_nothing_for_long_is_noted(self, folder: Path, start: Starts) -> None:
+        with Backend() as backend:
+            start(backend.endpoint, said_s=1000)
+            report = self.seen(folder)
+        assert findings(report) == [("note", None)]
+        assert "has not said anything for 10" in report.findings[0].what
+
+    def test_what_gone_ones_left_is_noted_with_the_command(self, folder: Path, start: Starts) -> None:
+        """Its own word is no longer true: what lies in the folder is."""
+        for _ in range(2):
+            start("http://127.0.0.1:9", end="killed")
+        report = self.seen(folder)
+        assert report.ok
+        assert [(one.state, one.waiting, one.delivered) for one in report.deliveries] == [("orphan", 7, None)] * 2
+        [finding] = report.findings
+        assert finding.what == f"14 records of 2 processes that are gone wait in {folder}"
+        assert finding.remedy.endswith(f"weir spool drain {folder}")
+
+    def test_what_others_wrote_there_disturbs_nobody(self, folder: Path) -> None:
+        home = folder / "77-0123abcd"
+        home.mkdir(parents=True)
+        (home / "status.json").write_text("{")
+        (folder / "something").touch()
+        assert self.seen(folder).ok
+
+    def test_it_is_json(self, folder: Path, start: Starts) -> None:
+        start("http://127.0.0.1:9")
+        told = json.loads(json.dumps(asdict(self.seen(folder))))
+        assert told["deliveries"][0]["signal"] == "logs"
+
+
+class Starts:
+    """Starts processes that send logs through a spool."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def __call__(self, endpoint: str, *, said_s: float = 0, end: str = "runs") -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", textwrap.dedent(PROCESS), str(self.folder), endpoint, str(said_s), end]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.processes.append(process)
+        assert process.stdout
+        assert process.stdout.readline() == ("ready\n" if end == "runs" else "")
+        if end == "killed":
+            process.wait(30)
+        return process

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from otelweir.cli.words import of_age
+
 if TYPE_CHECKING:
     from otelweir.distro.doctor import Finding, Report, Row
 
@@ -45,9 +47,9 @@ Examples:
 def command(as_json: bool, no_network: bool, timeout: float) -> None:
     """Show the effective configuration and what is wrong with it.
 
-    Prints every setting with its origin, the OTEL_* variables in force, the policy, what is installed, and whether each
-    signal's endpoint takes telemetry: it sends each an empty request. Secrets are not shown. Exits with 1 when
-    something needs doing, and says what.
+    Prints every setting with its origin, the OTEL_* variables in force, the policy, what is installed, whether each
+    signal's endpoint takes telemetry (it sends each an empty request), and how the service's running processes deliver.
+    Secrets are not shown. Exits with 1 when something needs doing, and says what.
 
     It looks at the environment that it runs in: run it where the service runs, with the service's variables. What a
     service sets in code, with otelweir.configure(), it cannot see.
@@ -104,6 +106,25 @@ def _tables(report: Report) -> Iterator[_Table]:
                 one.state,
             )
             for one in report.endpoints
+        ],
+    )
+    yield _Table("Spool", ("what", "value", "origin"), _cells(report.spool))
+    yield _Table(
+        "Processes of the service, and what gone ones left",
+        ("process", "signal", "delivered", "waiting", "lost", "oldest", "answers in", "endpoint", "state"),
+        [
+            (
+                str(one.pid),
+                one.signal,
+                "" if one.delivered is None else str(one.delivered),
+                str(one.waiting),
+                "" if one.delivered is None else str(sum(one.lost.values())),
+                "" if one.oldest_age_s is None else of_age(one.oldest_age_s),
+                "" if one.response_ms is None else f"{one.response_ms:.0f} ms",
+                one.endpoint,
+                f"{one.state}, breaker {one.breaker}" if one.breaker not in ("", "closed") else one.state,
+            )
+            for one in report.deliveries
         ],
     )
 

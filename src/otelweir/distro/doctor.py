@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from otelweir import errors, settings
-from otelweir.distro import endpoint, otel_variables
+from otelweir.distro import endpoint, otel_variables, spool_health
 from otelweir.distro.defaults import OTEL_DEFAULTS
 from otelweir.distro.installed import Installed, normalized
 from otelweir.distro.otel_variables import masked
@@ -131,6 +132,8 @@ class Report:
     instrumentations: list[Instrumentation] = field(default_factory=list)
     missing_instrumentations: list[Missing] = field(default_factory=list)
     endpoints: list[Endpoint] = field(default_factory=list)
+    spool: list[Row] = field(default_factory=list)
+    deliveries: list[spool_health.Delivery] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -170,6 +173,7 @@ def examine(environ: Mapping[str, str], installed: Installed, *, ask: Ask | None
     _instrumentations(report, effective, installed)
     _conflicts(report, environ, installed)
     _endpoints(report, effective, ask)
+    _spool(report, loaded, environ)
     return report
 
 
@@ -513,6 +517,99 @@ def _endpoints(report: Report, environ: Mapping[str, str], ask: Ask | None) -> N
             off = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
             why = "OTEL_SDK_DISABLED=true" if off else f"OTEL_{signal.upper()}_EXPORTER={exporters}"
             report.endpoints.append(Endpoint(signal, "", "", f"not sent as OTLP: {why}"))
+
+
+def _spool(report: Report, loaded: settings.Loaded, environ: Mapping[str, str]) -> None:
+    stated = loaded.settings
+    if not stated.spool:
+        report.spool.append(Row("folder", "none: OpenTelemetry's own exporters are used", "WEIR_SPOOL"))
+        return
+    folder = spool_health.folder_of(stated, environ)
+    if folder is None:
+        report.spool.append(Row("folder", "not known: the service has no name", "default"))
+        return
+    found = spool_health.health(folder, time.time())
+    report.spool += _spool_rows(found, loaded)
+    report.deliveries = list(found.deliveries)
+    _room(report, found, stated)
+    for process in found.deliveries:
+        _delivery(report, process)
+    for pid, age_s in found.silent.items():
+        report.note(
+            f"Process {pid} runs, but has not said anything for {age_s:.0f} s",
+            "It may be stopped, or busy in code that holds the interpreter; what it accepted is kept.",
+        )
+    if found.orphans:
+        processes = "1 process that is" if found.orphans == 1 else f"{found.orphans} processes that are"
+        report.note(
+            f"{_records(found.left)} of {processes} gone wait in {folder}",
+            f"The next process of the service sends them; this does so now: weir spool drain {folder}",
+        )
+    if found.set_aside or found.corrupt:
+        what = [f"{_records(sum(found.set_aside.values()))} that will not be sent"] if found.set_aside else []
+        what += [f"{found.corrupt} damaged file{'' if found.corrupt == 1 else 's'}"] if found.corrupt else []
+        report.note(f"{folder} has put away {' and '.join(what)}", f"Why: weir spool status {folder}")
+
+
+def _spool_rows(found: spool_health.Health, loaded: settings.Loaded) -> Iterator[Row]:
+    stated, origins = loaded.settings, loaded.origins
+    state = found.obstacle or ("can be written" if found.is_there else "will be made when it is needed")
+    yield Row("folder", str(found.folder), origins.get("spool_dir", "default"))
+    yield Row("state", state, "found")
+    yield Row("on disk", f"{_mib(found.disk_bytes)} of {_mib(stated.spool_max_bytes)}", "found")
+    if found.free_bytes is not None:
+        keeps = _mib(stated.spool_min_free_bytes)
+        yield Row("free on the disk", f"{_mib(found.free_bytes)}, of which {keeps} stay free", "found")
+
+
+def _room(report: Report, found: spool_health.Health, stated: settings.Settings) -> None:
+    if found.obstacle:
+        report.problem(errors.SPOOL_IN_MEMORY, f"{found.folder}: {found.obstacle}")
+    if found.free_bytes is not None and found.free_bytes <= stated.spool_min_free_bytes:
+        report.problem(
+            errors.SPOOL_FULL,
+            f"The disk of {found.folder} has {_mib(found.free_bytes)} free, and {_mib(stated.spool_min_free_bytes)} "
+            "of it are to stay free",
+            "Make room on the disk, or lower WEIR_SPOOL_MIN_FREE_BYTES; until then old records are lost to new ones.",
+        )
+    share = found.disk_bytes / stated.spool_max_bytes
+    if share >= _NEARLY_FULL:
+        report.problem(
+            errors.SPOOL_FULL,
+            f"{found.folder} is {share:.0%} full",
+            "Find out below why it is not emptied, or raise WEIR_SPOOL_MAX_BYTES; what does not fit is lost.",
+        )
+
+
+_NEARLY_FULL: Final = 0.9
+
+
+def _delivery(report: Report, one: spool_health.Delivery) -> None:
+    if one.breaker in ("open", "half-open"):
+        report.problem(
+            errors.ENDPOINT_SILENT,
+            f"Process {one.pid} cannot deliver {one.signal} to {one.endpoint}: {one.failing or 'no answer'}; "
+            f"{_records(one.waiting)} wait",
+        )
+    elif one.failing:
+        report.note(
+            f"The last request of process {one.pid} for {one.signal} was not taken: {one.failing}",
+            f"{_records(one.waiting)} wait and are sent again.",
+        )
+    if lost := sum(one.lost.values()):
+        why = ", ".join(f"{reason.replace('_', ' ')} {records}" for reason, records in one.lost.items())
+        report.note(
+            f"Process {one.pid} lost {_records(lost)} ({one.signal}) since it began: {why}",
+            "What the reasons mean is in docs/metrics.md.",
+        )
+
+
+def _records(count: int) -> str:
+    return f"{count} record{'' if count == 1 else 's'}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
 
 
 def here(*, network: bool, timeout_s: float = endpoint.TIMEOUT_S) -> Report:
