@@ -44,28 +44,31 @@ class Waiting:
 
     def __init__(self) -> None:
         self.accepted: Counter[Lane] = Counter()
-        self.waiting: dict[Lane, list[Frame]] = {"traces": [], "logs": [], "metrics": []}
+        self.waits: dict[Lane, list[Frame]] = {"traces": [], "logs": [], "metrics": []}
         self.out: dict[int, Lane] = {}
         self.aside: list[tuple[int, str]] = []
         self.finished: list[int] = []
 
     def add(self, lane: Lane, *bodies: str) -> None:
         for body in bodies:
-            number = len(self.finished) + len(self.aside) + len(self.out) + sum(map(len, self.waiting.values()))
-            self.waiting[lane].append(Frame(number, *_encoded(body)))
+            number = len(self.finished) + len(self.aside) + len(self.out) + sum(map(len, self.waits.values()))
+            self.waits[lane].append(Frame(number, *_encoded(body)))
         self.accepted[lane] += len(bodies)
 
     def take(self, lane: Lane, max_bytes: int, max_records: int, *, part: str = "all") -> Sequence[Frame]:
         taken: list[Frame] = []
         size = 0
-        while self.waiting[lane] and len(taken) < max_records:
-            size += len(self.waiting[lane][0].record)
+        while self.waits[lane] and len(taken) < max_records:
+            size += len(self.waits[lane][0].record)
             if taken and size > max_bytes:
                 break
-            frame = self.waiting[lane].pop(0)
+            frame = self.waits[lane].pop(0)
             self.out[frame.id] = lane
             taken.append(frame)
         return taken
+
+    def waiting(self, lane: Lane) -> Any:
+        return SimpleNamespace(records=len(self.waits[lane]) + sum(out == lane for out in self.out.values()))
 
     def done(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
@@ -74,8 +77,8 @@ class Waiting:
 
     def give_back(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
-            self.waiting[self.out.pop(frame.id)].append(frame)
-        for lane in self.waiting.values():
+            self.waits[self.out.pop(frame.id)].append(frame)
+        for lane in self.waits.values():
             lane.sort()
 
     def set_aside(self, frames: Sequence[Frame], reason: str) -> None:
@@ -109,7 +112,7 @@ class World:
         )
 
     def balanced(self, lane: Lane) -> bool:
-        return self.tally.of(lane).waiting == len(self.store.waiting[lane]) and not self.store.out
+        return self.tally.of(lane).waiting == len(self.store.waits[lane]) and not self.store.out
 
 
 class Answers:
@@ -263,7 +266,7 @@ class TestARequestThatIsTooLarge:
         world.store.add("logs", *"abcdefgh")
         assert not world.courier.turn()
         assert world.store.finished == [0, 1, 2, 3]
-        assert [frame.id for frame in world.store.waiting["logs"]] == [4, 5, 6, 7]
+        assert [frame.id for frame in world.store.waits["logs"]] == [4, 5, 6, 7]
         assert world.tally.of("logs") == Count(delivered=4, waiting=4)
         assert world.balanced("logs")
 
@@ -324,7 +327,7 @@ def test_a_failure_of_the_sender_itself_gives_everything_back() -> None:
 class TestTheThread:
     def running(self, world: World, interval_s: float = 60.0) -> CourierThread:
         return CourierThread(
-            world.courier, interval_s, lambda: any(world.store.waiting.values()) or bool(world.store.out)
+            world.courier, interval_s, lambda: any(world.store.waits.values()) or bool(world.store.out)
         )
 
     def test_a_flush_sends_what_waits_and_says_whether_all_of_it_went(self) -> None:

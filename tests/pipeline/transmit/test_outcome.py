@@ -36,13 +36,18 @@ class TestHttp:
     def test_a_status_of_success_is_delivery(self, status: int) -> None:
         assert read(status) == Delivered()
 
-    @pytest.mark.parametrize("status", [429, 502, 503, 504])
+    @pytest.mark.parametrize("status", [408, 425, 429, 502, 503, 504])
     def test_what_otlp_calls_retryable_is_sent_again(self, status: int) -> None:
         assert read(status) == RetryAfter(None, f"HTTP {status}")
 
-    @pytest.mark.parametrize("status", [400, 404, 405, 408, 415, 422, 500, 501, 505])
+    @pytest.mark.parametrize("status", [400, 404, 405, 415, 422])
     def test_every_other_refusal_is_for_good(self, status: int) -> None:
         assert read(status) == Rejected(f"HTTP {status}")
+
+    @pytest.mark.parametrize("status", [500, 501, 505, 507, 511])
+    def test_a_servers_own_fault_is_no_word_on_the_records(self, status: int) -> None:
+        assert read(status) == RetryAfter(None, f"HTTP {status}", suspect=True)
+        assert read(status, headers={"retry-after": "9"}) == RetryAfter(9.0, f"HTTP {status}", suspect=True)
 
     @pytest.mark.parametrize("status", [401, 403, 407])
     def test_a_key_that_is_refused_may_be_replaced(self, status: int) -> None:
@@ -172,7 +177,11 @@ class TestGrpc:
     def test_what_otlp_calls_retryable_is_sent_again(self, code: int) -> None:
         assert isinstance(of_grpc(code), RetryAfter)
 
-    @pytest.mark.parametrize("code", [2, 3, 5, 6, 8, 9, 12, 13, 99, -1])
+    @pytest.mark.parametrize("code", ["INTERNAL", "UNKNOWN"])
+    def test_a_servers_own_fault_is_no_word_on_the_records(self, code: str) -> None:
+        assert of_grpc(code) == RetryAfter(None, f"gRPC {code}", suspect=True)
+
+    @pytest.mark.parametrize("code", [3, 5, 6, 8, 9, 12, 99, -1])
     def test_every_other_code_is_for_good(self, code: int) -> None:
         assert isinstance(of_grpc(code), Rejected)
 

@@ -11,6 +11,7 @@ doubles the wait, up to the recovery time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -91,18 +92,26 @@ class Breaker:
         """When `allows` will next say yes, by the caller's clock; None when it does so at once."""
         return None if self._state == "closed" else self._next
 
-    def allows(self, now: float) -> bool:
+    def allows(self, now: float, *, anyway: bool = False) -> bool:
         """Whether a request may be sent. A yes while it is not closed is for one request, the probe.
 
         A probe of which nothing was heard for the recovery time is taken for lost, and another is allowed.
+
+        Args:
+            anyway: Do not wait for the time of the next probe.
         """
         if self._state == "closed":
             return True
-        if now < self._next:
+        if now < self._next and not anyway:
             return False
         self._next = now + self._recovery_s
         self._go("half-open")
         return True
+
+    def forget_probe(self) -> None:
+        """Nothing will be heard of the probe, if one is on its way: another is allowed."""
+        if self._state == "half-open":
+            self._next = -math.inf
 
     def succeeded(self) -> None:
         """A server answered, whatever the answer: it is there, and works."""

@@ -34,7 +34,7 @@ MAX_WAIT_S: Final = 366 * 86400.0
 MAX_TEXT: Final = 300
 """Characters of a server's message that are kept."""
 
-_RETRYABLE_HTTP: Final = frozenset({429, 502, 503, 504})
+_RETRYABLE_HTTP: Final = frozenset({408, 425, 429, 502, 503, 504})
 # 407 comes from a proxy, which waits for a key just as well.
 _UNAUTHORISED_HTTP: Final = frozenset({401, 403, 407})
 _TOO_LARGE_HTTP: Final = re.compile(rb"request body too large", re.IGNORECASE)
@@ -62,6 +62,7 @@ _GRPC: Final = (
 _RETRYABLE_GRPC: Final = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 )
+_FAULTS_GRPC: Final = frozenset({"INTERNAL", "UNKNOWN"})
 _UNAUTHORISED_GRPC: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 
 _RECORDS: Final[Mapping[Lane, str]] = {"traces": "Spans", "logs": "LogRecords", "metrics": "DataPoints"}
@@ -88,10 +89,12 @@ class RetryAfter:
     Attributes:
         after_s: How long the server wants to be left alone, in seconds from now; None when it did not say.
         why: In a few words.
+        suspect: The server failed over this request (500), so that the request itself may be what it fails over.
     """
 
     after_s: float | None
     why: str
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,9 @@ Outcome: TypeAlias = Delivered | RetryAfter | TooLarge | Unauthorised | Rejected
 def of_http(status: int, headers: Mapping[str, str], body: bytes, lane: Lane, now: float) -> Outcome:
     """Read an answer of OTLP/HTTP.
 
+    A server's own fault (500 and the like) is no word on the records: OTLP would have them dropped, but who promised to
+    keep them sends them again. So it is with 408 and 425, by which HTTP asks for just that.
+
     A status that neither takes nor refuses (1xx, 3xx) is no success, and somebody else than an OTLP server may have
     given it; so nothing is set aside for it. The same goes for a web page with status 200, as a login portal sends it.
 
@@ -144,6 +150,8 @@ def of_http(status: int, headers: Mapping[str, str], body: bytes, lane: Lane, no
         return TooLarge(why)
     if status in _UNAUTHORISED_HTTP:
         return Unauthorised(why)
+    if status >= 500:
+        return RetryAfter(retry_after(headers.get("retry-after", ""), now), why, suspect=True)
     if 300 <= status < 400:
         return RetryAfter(None, f"HTTP {status}: a redirect, which is not followed")
     if status < 400:
@@ -153,6 +161,8 @@ def of_http(status: int, headers: Mapping[str, str], body: bytes, lane: Lane, no
 
 def of_grpc(code: int | str, details: str = "", *, body: bytes = b"", status: bytes = b"") -> Outcome:
     """Read an answer of OTLP/gRPC.
+
+    INTERNAL and UNKNOWN, which OTLP would not have sent again, are the server's own fault, as HTTP's 500 is.
 
     Args:
         code: The status code, as its number or its name.
@@ -167,6 +177,8 @@ def of_grpc(code: int | str, details: str = "", *, body: bytes = b"", status: by
     why = f"gRPC {name}: {said}" if said else f"gRPC {name}"
     if name in _RETRYABLE_GRPC:
         return RetryAfter(_retry_info(status), why)
+    if name in _FAULTS_GRPC:
+        return RetryAfter(_retry_info(status), why, suspect=True)
     if name == "RESOURCE_EXHAUSTED":
         after_s = _retry_info(status)
         if after_s is not None:

@@ -3,6 +3,8 @@ server has shown to take."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Final
 
 MIN_BYTES: Final = 16 * 2**10
@@ -12,7 +14,11 @@ FACTOR: Final = 2.0
 QUICK_S: Final = 1.0
 SLOW_S: Final = 4.0
 
+PROBE_S: Final = 600.0
+"""How long a limit is believed, before one request tries whether it still holds."""
+
 _CLOSE_ENOUGH: Final = 0.9
+_BEYOND: Final = 1.25
 
 
 class Sizing:
@@ -28,6 +34,8 @@ class Sizing:
         quick_s: An answer within this time lets it grow.
         slow_s: One that took longer makes it shrink.
         limit: What was learnt before: the smallest request that was too large; None when none was.
+        probe_s: How long a limit is believed, before one request tries whether it still holds.
+        clock: Seconds that do not go back.
     """
 
     def __init__(
@@ -40,6 +48,8 @@ class Sizing:
         quick_s: float = QUICK_S,
         slow_s: float = SLOW_S,
         limit: int | None = None,
+        probe_s: float = PROBE_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._min = max(1, min_bytes)
         self._max = max(self._min, max_bytes)
@@ -47,6 +57,10 @@ class Sizing:
         self._quick_s = quick_s
         self._slow_s = max(quick_s, slow_s)
         self._limit = limit
+        self._probe_s = probe_s
+        self._clock = clock
+        self._learnt_at = clock()
+        self._probing = False
         self._passed = 0
         self._target = float(start_bytes)
         self._fit(self._target)
@@ -74,10 +88,16 @@ class Sizing:
         """
         self._passed = max(self._passed, sent_bytes)
         if self._limit is not None and sent_bytes >= self._limit:
-            # What was too large once has passed: another limit now, or one on the compressed size.
-            self._limit = sent_bytes + 1
+            # What was too large once has passed: another limit now, or one on the compressed size. Only where we tried
+            # on purpose, nothing is known any more.
+            self._limit = None if self._probing else sent_bytes + 1
+            self._probing = False
+            self._learnt_at = self._clock()
         if took_s > self._slow_s:
             self._fit(self._target / self._factor)
+        elif took_s <= self._quick_s and self._limit is not None and self._due(self._limit):
+            self._probing = True
+            self._target = float(min(self._max, int(self._limit * _BEYOND) + 1))
         elif took_s <= self._quick_s and sent_bytes * 2 >= self._target:
             self._fit(self._target * self._factor)
 
@@ -85,11 +105,19 @@ class Sizing:
         """A request was too large for the server. The next has half its bytes at most."""
         self._limit = max(2, sent_bytes) if self._limit is None else max(2, min(self._limit, sent_bytes))
         self._passed = min(self._passed, self._limit - 1)
+        self._probing = False
+        self._learnt_at = self._clock()
         self._fit(min(self._target, sent_bytes / 2))
 
     def failed(self) -> None:
         """A request failed. Perhaps it was too much at once: a server that gives up does not always say why."""
         self._fit(self._target / self._factor)
+
+    def _due(self, limit: int) -> bool:
+        """Whether the limit is to be tried now; only where it is what keeps requests small."""
+        if limit > self._max or self._target * self._factor < limit:
+            return False
+        return self._probing or self._clock() - self._learnt_at >= self._probe_s
 
     def _fit(self, target: float) -> None:
         """Bring a target between the bounds."""
