@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from otelweir.cli import cli
+from otelweir.pipeline.spool import Group, Spool
 from otelweir.testing import Answer, Backend
 
 CHOICE = {"OTEL_SERVICE_NAME": "cart", "OTEL_PYTHON_DISTRO": "weir", "OTEL_PYTHON_CONFIGURATOR": "weir"}
@@ -138,7 +141,7 @@ class TestText:
     def test_in_a_pipe_has_no_colours(self) -> None:
         done = run("--no-network")
         assert "\x1b" not in done.stdout
-        assert "WEIR_LOG_SAMPLING         on" in done.stdout
+        assert re.search(r"^  WEIR_LOG_SAMPLING +on +default$", done.stdout, re.MULTILINE)
 
     def test_in_a_terminal_has(self) -> None:
         ours, theirs = pty.openpty()
@@ -163,6 +166,16 @@ class TestText:
         assert "\x1b[1mSettings of Weir\x1b[0m" in text
         assert "✗" in text
         assert "WEIR-CONFIG-001" in text
+
+    def test_shows_what_waits(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path, min_free_bytes=0)
+        spool.append("traces", (Group(b"", b""), b"span"))
+        told = {"weir_status": 1, "time": time.time(), "lanes": {"traces": {"waiting": 1, "delivered": 41}}}
+        spool.publish(told)
+        done = run("--no-network", WEIR_SPOOL_DIR=str(tmp_path))
+        spool.close()
+        assert re.search(rf"^  {os.getpid()} +traces +41 +1 +0 +0 s +running$", done.stdout, re.MULTILINE)
+        assert re.search(rf"^  folder +{tmp_path} +variable$", done.stdout, re.MULTILINE)
 
     def test_help_has_examples(self) -> None:
         done = CliRunner().invoke(cli, ["doctor", "--help"])
