@@ -9,7 +9,7 @@ import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +28,8 @@ from otelweir.pipeline.spool.inspect import (
     records,
 )
 from otelweir.pipeline.spool.segment import WAITING
+from otelweir.selfmetrics.status import LaneStatus, Status, read_status
+from otelweir.settings import load
 from otelweir.signals import LANES, Lane
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ def _service_json(service: Service) -> dict[str, Any]:
                     for lane, total in _lanes(process).items()
                 },
                 "damaged": [_damage_json(found) for found in process.files if not found.is_whole],
-                "status": process.status,
+                "status": asdict(said) if (said := _says(process)) is not None else None,
             }
             for process in service.processes
         ],
@@ -182,21 +184,10 @@ def _lanes(process: Process) -> dict[Lane, _Total]:
 def _quota(service: Service) -> int | None:
     """What the service's files may take: as a running process says, else as the environment does, if it says so."""
     for process in service.processes:
-        for path in (("disk", "quota_bytes"), ("spool", "max_bytes"), ("quota_bytes",), ("max_bytes",)):
-            said = _at(process.status or {}, *path)
-            if isinstance(said, int):
-                return said
-    if os.environ.get("WEIR_SPOOL_MAX_BYTES"):
-        from otelweir.settings import load
-
-        return load(os.environ).settings.spool_max_bytes
-    return None
-
-
-def _at(value: object, *path: str) -> object:
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+        said = _says(process)
+        if said is not None and said.max_bytes:
+            return said.max_bytes
+    return load(os.environ).settings.spool_max_bytes if os.environ.get("WEIR_SPOOL_MAX_BYTES") else None
 
 
 def _view(where: Where, services: list[Service]) -> RenderableType:
@@ -216,7 +207,7 @@ def _view(where: Where, services: list[Service]) -> RenderableType:
         rows = [row for process in service.processes for row in _rows(process)]
         if rows:
             head = ("process", "state", "signal", "waiting", "bytes", "oldest")
-            parts.append(Padding(_table(head, rows, right=("waiting", "bytes", "oldest")), (0, 0, 0, 2)))
+            parts.append(Padding(_table(head, rows, right=("waiting", "bytes", "oldest")), (0, 0, 0, 2), expand=False))
         elif not service.problem:
             parts.append(Text("  nothing waits, and no process runs", "dim"))
         for process in service.processes:
@@ -244,40 +235,39 @@ def _rows(process: Process) -> Iterator[list[str]]:
         first = ["", ""]
 
 
+def _says(process: Process) -> Status | None:
+    """What a running process published about itself; what a dead one left says nothing about now."""
+    return read_status(process.folder) if process.state != "orphan" else None
+
+
 def _said(process: Process) -> Iterator[str]:
-    """What a running process published about itself."""
-    if process.status is None:
+    said = _says(process)
+    if said is None:
         return
-    for lane, told in _told_lanes(process.status):
-        parts = [f"{told['delivered']:,} delivered"] if isinstance(told.get("delivered"), int) else []
-        lost = told.get("lost")
-        if isinstance(lost, dict) and any(lost.values()):
-            parts.append("lost " + ", ".join(f"{why} {count:,}" for why, count in lost.items() if count))
-        if isinstance(told.get("waiting"), int):
-            parts.append(f"{told['waiting']:,} waiting")
-        for name, shown in _MORE.items():
-            value = told.get(name)
-            if value not in (None, ""):
-                parts.append(shown(value))
-        if parts:
-            yield f"{process.pid} says: {lane}: {printable(', '.join(parts))}"
+    name = f"{process.pid} {said.service}".strip()
+    for lane, told in said.lanes.items():
+        if told.accepted or told.failing:
+            yield f"{name}, {lane}: {', '.join(_told(told))}"
 
 
-_MORE: Final[dict[str, Callable[[Any], str]]] = {
-    "endpoint": lambda value: f"to {value}",
-    "breaker": lambda value: f"breaker {value}",
-    "failing": lambda value: f"last failure: {value}",
-    "batch_bytes": lambda value: f"requests of {of_bytes(value)}",
-    "response_s": lambda value: f"answers in {1000 * value:.0f} ms",
-}
-
-
-def _told_lanes(said: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    lanes = said.get("lanes")
-    for lane in LANES:
-        told = lanes.get(lane) if isinstance(lanes, dict) else None
-        if isinstance(told, dict):
-            yield lane, told
+def _told(lane: LaneStatus) -> Iterator[str]:
+    yield f"{lane.delivered:,} delivered"
+    yield f"{lane.waiting:,} waiting"
+    for why, count in lane.lost.items():
+        if count:
+            yield f"{count:,} lost ({why})"
+    if lane.endpoint:
+        yield f"to {lane.endpoint}"
+    if lane.breaker not in ("", "closed"):
+        yield f"breaker {lane.breaker}"
+    if lane.wait_s:
+        yield f"asked again in {of_age(lane.wait_s)}"
+    if lane.failing:
+        yield f"last failure: {lane.failing}"
+    if lane.target_bytes:
+        yield f"requests of {of_bytes(lane.target_bytes)}"
+    if lane.mean_s:
+        yield f"answered in {1000 * lane.mean_s:.0f} ms"
 
 
 def _troubles(service: Service) -> Iterator[str]:
@@ -376,12 +366,7 @@ def verify(folder: Path | None, as_json: bool) -> None:
         click.echo(f"{printable(path)}: cannot be read: {problem}")
     of_all = sum(found.is_whole for found in files)
     count = of_records(sum(found.records for found in files))
-    of_files = (
-        f"{of_all} of {len(files) + len(away)} files"
-        if not ok
-        else f"{len(files)} file{'' if len(files) == 1 else 's'}"
-    )
-    click.echo(f"{of_files} whole, {count}.")
+    click.echo(f"Whole files: {of_all} of {len(files) + len(away)}, with {count}.")
     if not ok:
         click.echo(
             "What is whole in damaged files is delivered all the same. docs/spool.md says what to do with the rest."
@@ -472,7 +457,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: tuple[s
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0), collapse_padding=True)
     for name in head:
         table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
     for row in rows:

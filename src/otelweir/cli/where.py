@@ -22,12 +22,10 @@ class Where:
     Attributes:
         folder: What was named, by argument, variable or default.
         services: The services' folders there.
-        named: Whether it is that of one service.
     """
 
     folder: Path
     services: list[Path]
-    named: bool
 
     @property
     def nothing(self) -> str:
@@ -53,10 +51,11 @@ def where_is(folder: Path | None) -> Where:
             raise click.BadParameter(
                 f"{printable(folder)} is no folder", param_hint="FOLDER" if given else "WEIR_SPOOL_DIR"
             )
-        # An empty folder that was named is a spool in which nothing waits.
         found = services_in(folder) if folder.exists() else []
     except OSError as error:
         raise click.ClickException(
             f"{printable(folder)} cannot be read: {error.strerror}. Run this as the user that the service runs as."
         ) from None
-    return Where(folder, found, given or bool(variable))
+    if not found and folder.exists() and (given or variable):
+        found = [folder]  # that of a service of which nothing is left
+    return Where(folder, found)

@@ -21,7 +21,7 @@ from otelweir.errors import Problem
 from otelweir.pipeline.spool import Spool, join
 from otelweir.pipeline.spool.aside import delete_spent, hand_over
 from otelweir.pipeline.spool.inspect import Record, aside_in, processes_in
-from otelweir.pipeline.transmit import Courier, Delivered, Gate, Outcome, Rejected, Route, Sizing, TooLarge
+from otelweir.pipeline.transmit import Courier, Delivered, Gate, Outcome, RetryAfter, Route, Sizing, Unauthorised
 from otelweir.pipeline.transmit.courier import Sent
 from otelweir.settings import Settings
 from otelweir.signals import LANES, Lane, Loss
@@ -98,14 +98,18 @@ class _Sender:
             self._sender.close()
 
 
-class _NoCounts:
-    """The counts are made of what `observe` is told."""
+class _Counts:
+    """Records by what became of them, as the courier tells it."""
+
+    def __init__(self) -> None:
+        self.taken: Counter[Lane] = Counter()
+        self.turned_down: Counter[Lane] = Counter()
 
     def delivered(self, lane: Lane, records: int) -> None:
-        pass
+        self.taken[lane] += records
 
     def lost(self, lane: Lane, why: Loss, records: int) -> None:
-        pass
+        self.turned_down[lane] += records
 
 
 class Ways:
@@ -151,9 +155,7 @@ class Drain:
 
     Attributes:
         adopted: Records that were taken over, or back from those set aside.
-        delivered: By lane.
-        aside: Refused by the server and set aside, by lane.
-        refused: Refused within a request that was taken; they are gone.
+        refused: Refused within a request that was taken, by lane; they are gone.
         lost: By reason, for what was damaged or had no room.
         bytes: Delivered, before compression.
         failing: The last failure of each lane in words; without those that work.
@@ -166,8 +168,7 @@ class Drain:
         self._ways = ways
         self._warn = warn
         self.adopted = 0
-        self.delivered: Counter[Lane] = Counter()
-        self.aside: Counter[Lane] = Counter()
+        self._counts = _Counts()
         self.refused: Counter[Lane] = Counter()
         self.lost: Counter[Loss] = Counter()
         self.bytes = 0
@@ -187,10 +188,20 @@ class Drain:
             lost=self._lose,
             warn=warn,
         )
-        self._courier = Courier(self._spool, ways.routes(), join=join, counts=_NoCounts(), observe=self._observe)
+        self._courier = Courier(self._spool, ways.routes(), join=join, counts=self._counts, observe=self._observe)
 
     def __repr__(self) -> str:
         return f"<Drain {self.folder}: {self.delivered.total()} of {self.adopted} delivered>"
+
+    @property
+    def delivered(self) -> Counter[Lane]:
+        """By lane."""
+        return +self._counts.taken
+
+    @property
+    def aside(self) -> Counter[Lane]:
+        """Refused by the server and set aside, by lane."""
+        return self._counts.turned_down - self.refused
 
     # --- taking over ------------------------------------------------------------------------------------------------
 
@@ -207,11 +218,11 @@ class Drain:
 
     def left_behind(self) -> list[Path]:
         """Folders of dead processes that could not be taken over."""
-        return [path for path, state in processes_in(self.folder).items() if state != "running"]
+        return [path for path, state in processes_in(self.folder).items() if state == "orphan"]
 
     def running(self) -> int:
-        """How many other processes send their own."""
-        return sum(state == "running" and path != self._spool.home for path, state in processes_in(self.folder).items())
+        """How many other processes send their own, or may."""
+        return sum(state != "orphan" and path != self._spool.home for path, state in processes_in(self.folder).items())
 
     def take_back(self) -> int:
         """Have what was set aside wait again; how many records."""
@@ -259,16 +270,10 @@ class Drain:
         self.failing.pop(lane, None)
         match sent.outcome:
             case Delivered(rejected, _):
-                refused = max(0, min(rejected, sent.records))
-                self.refused[lane] += refused
-                self.delivered[lane] += sent.records - refused
+                self.refused[lane] += max(0, min(rejected, sent.records))
                 self.bytes += sent.bytes
-            case Rejected():
-                self.aside[lane] += sent.records
-            case TooLarge():
-                self.aside[lane] += sent.records == 1
-            case outcome:
-                self.failing[lane] = outcome.why
+            case RetryAfter(_, why) | Unauthorised(why):
+                self.failing[lane] = why
 
     def close(self) -> None:
         """Leave what waits on disk."""

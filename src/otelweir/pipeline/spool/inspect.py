@@ -56,7 +56,7 @@ except ImportError:  # pragma: no cover - not everywhere
 State = Literal["running", "orphan", "unknown"]
 """Of a process: its lock is held; it is free, so the process is gone; neither can be told here."""
 
-_MAX_STATUS: Final = 2**20
+_MAX_NOTE: Final = 2**20
 _TRIES: Final = 3
 _READ_ONLY: Final[int] = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -133,7 +133,6 @@ class Process:
     """The folder of a process.
 
     Attributes:
-        status: What a running process published about itself, if it did.
         problem: Why the folder could not be read.
     """
 
@@ -141,7 +140,6 @@ class Process:
     pid: int
     state: State
     files: tuple[Contents, ...] = ()
-    status: Mapping[str, Any] | None = None
     problem: str = ""
 
 
@@ -239,8 +237,7 @@ def _process(folder: Path, pid: int, paths: list[Path], cache: Cache, gone: list
     held = is_held(folder)
     state: State = "unknown" if held is None else "running" if held else "orphan"
     files = _contents([path for path in paths if path.suffix == ".seg"], cache, gone, live=state != "orphan")
-    status = _json(folder / "status.json") if state != "orphan" else None
-    return Process(folder, pid, state, tuple(files), status)
+    return Process(folder, pid, state, tuple(files))
 
 
 def processes_in(folder: Path) -> dict[Path, State]:
@@ -343,7 +340,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     try:
         fd = os.open(path, _READ_ONLY)
         with os.fdopen(fd, "rb") as file:
-            read = json.loads(file.read(_MAX_STATUS))
+            read = json.loads(file.read(_MAX_NOTE))
     except (OSError, ValueError, RecursionError):
         return None
     return read if isinstance(read, dict) else None
