@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,14 @@ class TestFile:
             assert warnings[0][1].startswith(f"WEIR_DEBUG_LOG='{path}' cannot be written: ")
         assert not (tmp_path / "target").exists()
 
+    def test_a_home_that_nobody_has_is_a_name_like_any_other(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        warnings = Warnings()
+        DebugLog("~nobody-at-all/debug", warn=warnings).event("x")
+        assert len(warnings) == 1
+
     def test_standard_error_is_one_too(self, capfd: pytest.CaptureFixture[str]) -> None:
         log = DebugLog("stderr")
         log.event("x", number=1)
@@ -250,7 +259,9 @@ class TestCompany:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["debug", "debug.1"]
         assert len(lines(tmp_path / "debug.1")) > 100
 
-    def test_a_child_writes_though_a_thread_of_its_parent_did(self, tmp_path: Path) -> None:
+    def test_a_child_writes_though_a_thread_of_its_parent_did(
+        self, tmp_path: Path, in_a_child: Callable[[Callable[[], bool]], bool]
+    ) -> None:
         log = DebugLog(str(tmp_path / "debug"))
         held, go_on = threading.Event(), threading.Event()
 
@@ -262,14 +273,16 @@ class TestCompany:
         thread = threading.Thread(target=hold)
         thread.start()
         assert held.wait(10)
-        child = os.fork()
-        if child == 0:
+
+        def writes() -> bool:
             log.event("child")
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            [line] = lines(tmp_path / "debug")
+            return bool(line["pid"] == os.getpid())
+
+        assert in_a_child(writes)
         go_on.set()
         thread.join()
-        assert [(line["event"], line["pid"]) for line in lines(tmp_path / "debug")] == [("child", child)]
+        assert [line["event"] for line in lines(tmp_path / "debug")] == ["child"]
 
     def test_who_hears_the_warning_may_wait_for_somebody_who_writes_here(self, tmp_path: Path) -> None:
         """A logging handler has a lock of its own, which a thread that writes here may hold."""

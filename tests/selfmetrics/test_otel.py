@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,8 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from opentelemetry.semconv._incubating.metrics import otel_metrics
 
 from otelweir.pipeline.spool import Spool, encode_log, join
-from otelweir.pipeline.transmit import Backoff, Breaker, Courier, Gate, HttpSender, Route
+from otelweir.pipeline.transmit import Backoff, Breaker, Courier, Delivered, Gate, HttpSender, Route
+from otelweir.pipeline.transmit.courier import Sent
 from otelweir.selfmetrics import Exchanges, Tally
 from otelweir.selfmetrics.names import INSTRUMENTS
 from otelweir.selfmetrics.otel import instruments
@@ -197,6 +198,21 @@ class TestNumbers:
         [point] = world.metrics()["otel.sdk.exporter.operation.duration"].data.data_points
         assert (point.count, point.sum) == (1, 120.0)
         assert "error.type" not in point.attributes
+
+    def test_a_forked_childs_operations_begin_with_it(
+        self, world: World, in_a_child: Callable[[Callable[[], bool]], bool]
+    ) -> None:
+        world.log(1)
+        world.backend.answers.append(Answer(503))
+        world.send()
+
+        def lasts_as_long_as_its_own_request() -> bool:
+            world.clock.advance(1000)
+            world.exchanges(Sent("logs", 1, 10, 10, 3.0, Delivered()))
+            [point] = world.metrics()["otel.sdk.exporter.operation.duration"].data.data_points
+            return bool(point.sum == 3.0)
+
+        assert in_a_child(lasts_as_long_as_its_own_request)
 
     def test_a_breaker_is_in_one_state(self, world: World) -> None:
         def states() -> dict[str, float]:

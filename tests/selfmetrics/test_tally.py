@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -134,7 +134,7 @@ def test_what_is_counted_as_a_listener_answers_does_not_hang() -> None:
     assert tally.of("logs") == Count(delivered=1)
 
 
-def test_a_child_counts_its_own() -> None:
+def test_a_child_counts_its_own(in_a_child: Callable[[Callable[[], bool]], bool]) -> None:
     """Also when another thread of the parent was counting as it forked."""
     accepted = Counter[Lane](logs=3)
     tally = Tally(accepted.__getitem__)
@@ -149,16 +149,17 @@ def test_a_child_counts_its_own() -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     assert locked.wait(10)
-    child = os.fork()
-    if child == 0:
+
+    def counts_its_own() -> bool:
         accepted.clear()
         tally.after_fork()
         accepted["logs"] += 2
         tally.lost("logs", Loss.CORRUPT, 1)
-        os._exit(0 if tally.of("logs") == Count(lost={Loss.CORRUPT: 1}, waiting=1) else 1)
+        return tally.of("logs") == Count(lost={Loss.CORRUPT: 1}, waiting=1)
+
+    assert in_a_child(counts_its_own)
     go_on.set()
     thread.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert tally.of("logs") == Count(delivered=3)
 
 

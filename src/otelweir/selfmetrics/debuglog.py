@@ -76,7 +76,7 @@ class DebugLog:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._stderr = where == STDERR
-        self._path = None if where is None or self._stderr else Path(where).expanduser().absolute()
+        self._path = None if where is None or self._stderr else _absolute(where)
         self._max_bytes = max_bytes
         self._hide = hide
         self._warn = warn
@@ -238,6 +238,13 @@ class DebugLog:
             fcntl.flock(self._fd, fcntl.LOCK_EX)  # given back when the file is closed
         if self._is_there():
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+
+
+def _absolute(where: str) -> Path:
+    try:
+        return Path(where).expanduser().absolute()
+    except RuntimeError:  # nobody has this home
+        return Path(where).absolute()
 
 
 def _shown(value: object, hidden: Iterable[str], depth: int) -> object:

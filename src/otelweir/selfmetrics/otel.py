@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -150,6 +151,7 @@ class _Exporters:
         self._protocols = protocols
         self._clock = clock
         self._began: dict[Lane, float] = {}
+        self._pid = os.getpid()
         self._durations = _histogram(meter, names.OPERATION_DURATION)
 
     def make(self) -> None:
@@ -179,6 +181,8 @@ class _Exporters:
 
     def _sent(self, sent: Sent) -> None:
         now, outcome = self._clock(), outcome_of(sent)
+        if self._pid != (pid := os.getpid()):  # what the parent tried, it goes on with itself
+            self._pid, self._began = pid, {}
         began = self._began.setdefault(sent.lane, now - sent.took_s)
         if outcome in _UNFINISHED or (outcome == "too_large" and sent.records > 1):
             return  # it goes on with the next request of the lane, whose oldest records are these
