@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from otelweir import errors
 from otelweir.errors import Problem
@@ -425,17 +426,25 @@ class TestASignalHandler:
 
 
 class SpoolAgainstAModel(RuleBasedStateMachine):
-    """Accepted = finished + lost + waiting; nothing out of order, nothing twice but after a crash."""
+    """Accepted = finished + lost + waiting, after whatever happens; nothing out of order, nothing twice but after a
+    crash."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(os.path.realpath(__import__("tempfile").mkdtemp()))
+        self.folder = Path(os.path.realpath(tempfile.mkdtemp()))
+        self.when_full = "drop_oldest"
         self.told = Told()
-        self.accepted = 0
+        self.appended = 0
+        """By all processes."""
+        self.here = 0
+        """What came to this process."""
         self.finished = 0
         self.number = 0
         self.out: list[Frame] = []
         self.gone: set[bytes] = set()
+        self.spoilt: dict[str, bytes] = {}
+        """A record in each damaged file."""
+        self.unnoted: set[bytes] = set()
         self.spool = self.fresh()
 
     def fresh(self) -> Spool:
@@ -445,6 +454,7 @@ class SpoolAgainstAModel(RuleBasedStateMachine):
             segment_bytes=4096,
             min_free_bytes=0,
             fsync_s=float("inf"),
+            when_full=self.when_full,  # type: ignore[arg-type]
             lost=self.told.lost,
             warn=self.told.warn,
         )
@@ -453,16 +463,30 @@ class SpoolAgainstAModel(RuleBasedStateMachine):
         self.spool.close()
         shutil.rmtree(self.folder)
 
+    @initialize(when_full=st.sampled_from(["drop_oldest", "refuse_newest"]))
+    def begin(self, when_full: str) -> None:
+        self.when_full = when_full
+        self.spool = self.fresh()
+
     @rule(size=st.integers(0, 3000), times=st.integers(1, 30), urgent=st.booleans())
     def append(self, size: int, times: int, urgent: bool) -> None:
         for _ in range(times):
             self.number += 1
-            self.accepted += 1
+            self.appended += 1
+            self.here += 1
             self.spool.append("logs", (GROUP, b"%08d" % self.number + b"x" * size), urgent=urgent)
 
-    @rule(max_bytes=st.integers(0, 20000), max_records=st.integers(1, 50))
-    def take(self, max_bytes: int, max_records: int) -> None:
-        frames = self.spool.take("logs", max_bytes, max_records)
+    @rule(size=st.integers(1000, 6000))
+    def fill(self, size: int) -> None:
+        self.append(size, 64 * 1024 // size + 1, False)
+
+    @rule(
+        max_bytes=st.integers(0, 20000),
+        max_records=st.integers(1, 50),
+        part=st.sampled_from(["all", "fresh", "backlog"]),
+    )
+    def take(self, max_bytes: int, max_records: int, part: Any) -> None:
+        frames = self.spool.take("logs", max_bytes, max_records, part=part)
         assert sum(len(frame.record) for frame in frames) <= max_bytes or len(frames) == 1
         names = [frame.record[:8] for frame in frames]
         assert names == sorted(names)
@@ -471,15 +495,15 @@ class SpoolAgainstAModel(RuleBasedStateMachine):
 
     @rule(some=st.integers(0, 50))
     def done(self, some: int) -> None:
-        frames, self.out = self.out[:some], self.out[some:]
-        self.spool.done(frames)
-        self.finished += len(frames)
-        self.gone |= {frame.record[:8] for frame in frames}
+        self.end(some, self.spool.done)
 
     @rule(some=st.integers(0, 3))
     def set_aside(self, some: int) -> None:
+        self.end(some, lambda frames: self.spool.set_aside(frames, "why"))
+
+    def end(self, some: int, how: Callable[[list[Frame]], None]) -> None:
         frames, self.out = self.out[:some], self.out[some:]
-        self.spool.set_aside(frames, "why")
+        how(frames)
         self.finished += len(frames)
         self.gone |= {frame.record[:8] for frame in frames}
 
@@ -488,25 +512,75 @@ class SpoolAgainstAModel(RuleBasedStateMachine):
         frames, self.out = self.out[some:], self.out[:some]
         self.spool.give_back(frames)
 
+    @rule(now=st.booleans())
+    def sync(self, now: bool) -> None:
+        self.spool.sync(now=now)
+
+    @rule(which=st.integers(0, 20), who=st.integers(0, 100))
+    def corrupt(self, which: int, who: int) -> None:
+        """One record of a file, that is not out."""
+        files = sorted(self.folder.rglob("*.seg"), key=lambda file: file.name)
+        files = [file for file in files if file.name not in self.spoilt]
+        if not files:
+            return
+        file = files[which % len(files)]
+        content = bytearray(file.read_bytes())
+        out = self.gone | {frame.record[:8] for frame in self.out}
+        names = [b"%08d" % number for number in range(1, self.number + 1)]
+        names = [name for name in names if name in content and name not in out]
+        if not names:
+            return
+        self.spoilt[file.name] = names[who % len(names)]
+        with file.open("r+b") as spoiling:
+            spoiling.seek(content.index(self.spoilt[file.name]))
+            spoiling.write(b"!")
+
+    @rule()
+    def delete_the_folder(self) -> None:
+        self.spool.give_back(self.out)
+        self.out = []
+        shutil.rmtree(self.folder / "shop", ignore_errors=True)
+        self.unnoted |= set(self.spoilt.values())
+        self.spool.sync(now=True)
+        # Only who looks for a file finds out that it is gone.
+        self.spool.give_back(self.spool.take("logs", MANY, MANY))
+
     @rule()
     def crash(self) -> None:
         # What the end of a process leaves: its files as they are, and its lock free.
+        waiting = self.spool.waiting("logs").records
         self.spool.after_fork()
-        self.out = []
-        self.spool = self.fresh()
-        self.spool.adopt()
+        self.next(waiting)
 
     @rule()
     def restart(self) -> None:
+        waiting = self.spool.waiting("logs").records
         self.spool.close()
+        assert self.spool.waiting("logs").records == waiting
+        self.every_record_is_somewhere()
+        self.next(waiting)
+
+    def next(self, waiting: int) -> None:
+        """A new process takes over what waits."""
         self.out = []
+        self.here = waiting
+        self.lost_before = sum(self.told.losses.values())
+        self.finished_before = self.finished
         self.spool = self.fresh()
         self.spool.adopt()
+
+    lost_before = finished_before = 0
 
     @invariant()
     def every_record_is_somewhere(self) -> None:
         lost = sum(self.told.losses.values())
-        assert self.accepted == self.finished + lost + self.spool.waiting("logs").records
+        waiting, accepted = self.spool.waiting("logs").records, self.spool.accepted("logs")
+        assert accepted == self.finished - self.finished_before + lost - self.lost_before + waiting
+        # What was read before it was spoilt is sent, and the next process takes it for lost. A note that it was counted
+        # is deleted with the folder.
+        both = len(self.unnoted | self.gone.intersection(self.spoilt.values()))
+        assert self.here <= accepted <= self.here + both
+        assert self.appended <= self.finished + lost + waiting <= self.appended + both
 
     @invariant()
     def the_quota_holds(self) -> None:
@@ -514,7 +588,7 @@ class SpoolAgainstAModel(RuleBasedStateMachine):
 
 
 TestModel = SpoolAgainstAModel.TestCase
-TestModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
 def test_every_problem_of_the_spool_is_documented() -> None:

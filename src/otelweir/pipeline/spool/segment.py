@@ -255,7 +255,7 @@ class Segment:
         self._seen = 0
         self._back: list[int] = []
         self._out: set[int] = set()
-        self._loaded: bytes | None = None
+        self._loaded: bytearray | None = None
 
     def __repr__(self) -> str:
         where = self.path.name if self.path else "in memory"
@@ -555,15 +555,23 @@ class Segment:
             mapping.close()
 
     def move_to_memory(self) -> None:
-        """Seal a file that was deleted under us, and keep what it holds: the mapping still has it.
+        """Seal a file that was deleted under us, and keep what it holds, as far as mapping or descriptor have it.
 
         Raises:
             OSError: It cannot be read any more.
         """
         self.stop()
-        data = self.buffer[: self._stop] if self.buffer is not None else _read_at(self._fd, self._stop, 0)
+        if self.buffer is not None:
+            data = self.buffer[: self._stop]
+        elif self._loaded is not None:
+            data = self._loaded
+        elif self._fd >= 0:
+            data = _read_at(self._fd, self._stop, 0)
+        else:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         self.seal()
-        self.path, self.buffer = None, bytearray(data)
+        self.path, self.buffer, self._loaded = None, bytearray(data), None
+        self._limit = len(self.buffer)
 
     def move_to_disk(self, folder: Path) -> Path:
         """Seal what is kept in memory and keep it in a file; names and places of its records stay.
@@ -711,6 +719,14 @@ class Segment:
             self._loaded = None
         return max(0, missing)
 
+    def examine(self) -> None:
+        """Find the damage in a file in which records are missing."""
+        try:
+            self.damage = [found for found in frames(self._data(), self._seed) if isinstance(found, Damage)]
+        except OSError:
+            pass
+        self.damage = self.damage or [Damage(START, self._stop)]
+
     def finish(self, places: Iterable[int]) -> list[int]:
         """Count records that are out as finished; gives those that were."""
         finished = []
@@ -727,17 +743,20 @@ class Segment:
         Raises:
             OSError: The file cannot be written.
         """
-        if self.buffer is not None:
+        data = self.buffer if self.buffer is not None else self._loaded
+        if data is not None:
             for at in places:
-                self.buffer[at + _AT_STATE] = state
-                self.bytes_finished += _padded(_U32.unpack_from(self.buffer, at)[0])
+                data[at + _AT_STATE] = state
+                self.bytes_finished += _padded(_U32.unpack_from(data, at)[0])
+        if self.buffer is not None:
             return
         assert self.path is not None
         byte = bytes((state,))
         fd = self._fd if self._fd >= 0 else os.open(self.path, os.O_RDWR | FLAGS)
         try:
             for at in places:
-                self.bytes_finished += _padded(_U32.unpack(_read_at(fd, 4, at))[0])
+                if data is None:
+                    self.bytes_finished += _padded(_U32.unpack(_read_at(fd, 4, at))[0])
                 _write_at(fd, byte, at + _AT_STATE)
         finally:
             if fd != self._fd:
@@ -779,7 +798,7 @@ class Segment:
             return _read_file_at(self._fd)
         if self._loaded is None:
             assert self.path is not None
-            self._loaded = _read_file(self.path)
+            self._loaded = bytearray(_read_file(self.path))
         return self._loaded
 
 

@@ -603,6 +603,9 @@ class Spool:
             self._lose(segment.lane, Loss.CORRUPT, missing)
             name = segment.path.name if segment.path else "memory"
             self._problem(errors.SPOOL_DAMAGED, f"{name}: {missing} records cannot be read")
+            if segment.path is not None:
+                segment.examine()
+                self._note(segment, f"{missing} records cannot be read")
         if segment.sealed and not segment.waiting:
             self._retire(segment)
 
@@ -940,6 +943,8 @@ class Spool:
             for lane, segment in list(self._active.items()):
                 if segment.path is not None and segment.detached:
                     self._stop(lane)
+            if self._home is not None and not self._home.is_dir():
+                self._rescue()
         self._close_stopped()
         self._return_to_disk()
         fds: list[int] = []
@@ -965,6 +970,16 @@ class Spool:
                     break
                 release = self._close(self._stopped.popleft())
             release()
+
+    def _rescue(self) -> None:
+        """The folder was deleted: keep in memory what is not lost with it."""
+        self._problem(errors.SPOOL_IN_MEMORY, f"{self._home}: the folder was deleted")
+        for segment in list(self._segments()):
+            if segment.path is not None and segment not in self._stopped and not segment.path.exists():
+                try:
+                    segment.move_to_memory()
+                except OSError:
+                    self._give_up(segment)
 
     def _prepare(self) -> None:
         """Make the next file of each lane that will soon need one."""
