@@ -29,7 +29,7 @@ from otelweir import errors
 from otelweir.distro import compat
 from otelweir.distro.defaults import OTEL_DEFAULTS
 from otelweir.distro.delivery import Delivery, interval_s, service_folder
-from otelweir.distro.exporters import Signal, Target, exporters
+from otelweir.distro.exporters import PROTOCOLS, Signal, Target, exporters, names
 from otelweir.distro.keeper import Keeper
 from otelweir.distro.lanes import LogLanes
 from otelweir.distro.termination import finish_at_sigterm, heed_sigterm, leave_sigterm
@@ -294,17 +294,15 @@ def assemble(
         if isinstance(logger_provider, LoggerProvider) and (log_exporters or not ours):
             sampler = _sampler(settings)
             if ours:
-                # The sampler stands before all exporters at once: each record is decided once.
-                processors = [_log_processor(exporter, settings) for exporter in log_exporters]
-                export = processors[0] if len(processors) == 1 else Processors(processors)
-                logger_provider.add_log_record_processor(
-                    PatternSamplingProcessor(export, sampler) if sampler is not None else export
-                )
+                logger_provider.add_log_record_processor(_before_all(log_exporters, sampler, settings))
             if sampler is not None and isinstance(meter_provider, MeterProvider):
                 count_records(sampler, meter_provider)
             capture = LogCapture(logger_provider, sampler, code=_wants_code(loaded, environ), bounded=ours)
             if settings.log_capture and not _logging_is_disabled(environ):
                 _bridge(capture, logger_provider)
+
+        if delivery is not None and isinstance(meter_provider, MeterProvider):
+            delivery.report(meter_provider, sdk_names=not _upstream_reports(environ))
 
     handle = Handle(
         loaded,
@@ -373,7 +371,21 @@ def _delivery(settings: Settings, resource: Resource, environ: Mapping[str, str]
     if not settings.spool:
         return None
     name = str(resource.attributes.get("service.name", "unknown_service"))
-    return Delivery(settings, service_folder(settings, name, environ), interval_s=interval_s(environ))
+    return Delivery(settings, service_folder(settings, name, environ), service=name, interval_s=interval_s(environ))
+
+
+def _upstream_reports(environ: Mapping[str, str]) -> bool:
+    """Whether exporters of OpenTelemetry's own give metrics about themselves, under the names we would take."""
+    wanted = environ.get("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "").strip().lower() == "true"
+    signals: tuple[Signal, ...] = ("traces", "logs")
+    return wanted and any(name in PROTOCOLS.values() for signal in signals for name in names(signal, environ))
+
+
+def _before_all(to: Sequence[LogRecordExporter], sampler: LogSampler | None, settings: Settings) -> LogRecordProcessor:
+    """One processor for all log exporters. The sampler stands before all at once: each record is decided once."""
+    processors = [_log_processor(exporter, settings) for exporter in to]
+    export = processors[0] if len(processors) == 1 else Processors(processors)
+    return PatternSamplingProcessor(export, sampler) if sampler is not None else export
 
 
 def _log_processor(exporter: LogRecordExporter, settings: Settings) -> LogRecordProcessor:

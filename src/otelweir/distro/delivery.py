@@ -23,17 +23,23 @@ from pathlib import Path
 from typing import Any, Final
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.metrics import MeterProvider
 
 from otelweir import errors
 from otelweir.distro.destinations import Destination
 from otelweir.distro.late import Late
+from otelweir.errors import Problem
 from otelweir.pipeline.spool.otlp import join
 from otelweir.pipeline.spool.place import default_folder
 from otelweir.pipeline.spool.spool import Spool
 from otelweir.pipeline.transmit.courier import Courier, CourierThread, Gate, Route
 from otelweir.pipeline.transmit.outcome import Outcome, RetryAfter
 from otelweir.pipeline.transmit.sizing import Sizing
+from otelweir.selfmetrics.debuglog import DebugLog
+from otelweir.selfmetrics.exchanges import Exchanges
 from otelweir.selfmetrics.flushed import Flushed
+from otelweir.selfmetrics.otel import instruments
+from otelweir.selfmetrics.status import status
 from otelweir.selfmetrics.tally import Count, Tally
 from otelweir.settings import Settings
 from otelweir.signals import Lane, Loss
@@ -43,6 +49,9 @@ INTERVAL_S: Final = 1.0
 
 ADOPT_S: Final = 10.0
 """How often it is looked for what dead processes of the service left."""
+
+PUBLISH_S: Final = 2.0
+"""How often a process tells, in its folder, how it goes."""
 
 _SHARE: Final = 0.85
 """The part of a deadline that sending may take; the rest is for closing."""
@@ -79,13 +88,21 @@ class Delivery:
     Args:
         settings: Of spool and transmit.
         folder: The service's; None keeps everything in memory.
+        service: The service's name.
         interval_s: How long records wait for company.
     """
 
-    def __init__(self, settings: Settings, folder: Path | None, *, interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path | None, *, service: str = "", interval_s: float = INTERVAL_S
+    ) -> None:
         self.settings = settings
-        self._interval_s = interval_s
         self.folder = folder
+        self._service = service
+        self._interval_s = interval_s
+        self._debug = DebugLog(settings.debug_log)
+        self.exchanges = Exchanges()
+        if self._debug.on:
+            self.exchanges.listen(self._debug.request)
         self.spool = Spool(
             folder,
             max_bytes=settings.spool_max_bytes,
@@ -94,11 +111,17 @@ class Delivery:
             fsync_s=settings.spool_fsync,
             when_full=settings.spool_when_full,
             lost=self._lost,
+            warn=self._warn,
         )
         self.tally = Tally(self.spool.accepted)
         self.append = self.spool.append
         self.courier = Courier(
-            self.spool, {}, join=join, counts=self.tally, backlog_bytes_s=settings.backlog_rate, observe=None
+            self.spool,
+            {},
+            join=join,
+            counts=self.tally,
+            backlog_bytes_s=settings.backlog_rate,
+            observe=self.exchanges,
         )
         self._gates: dict[str, Gate] = {}
         self._senders: list[LateSender] = []
@@ -112,7 +135,9 @@ class Delivery:
         self._lock = threading.RLock()
         self._ended = False
         self._together = False
-        self._adopt_at = -math.inf
+        self._adopt_at = self._publish_at = -math.inf
+        self._published: Mapping[Lane, Count] = {}
+        self._started = time.time()
 
     def __repr__(self) -> str:
         return f"<Delivery {self.spool!r}, {self.courier!r}>"
@@ -191,7 +216,7 @@ class Delivery:
                 return self._flushed(before)
             self._ended = True
         if self._adopt_at < 0:  # it ends before the courier had its first turn
-            self.spool.adopt()
+            self._adopt()
         if self._thread is not None:
             self._thread.flush(timeout_s * _SHARE, last=True)
         result = self._flushed(before)
@@ -216,6 +241,29 @@ class Delivery:
 
     def _lost(self, lane: Lane, why: Loss, records: int) -> None:
         self.tally.lost(lane, why, records)
+        self._debug.event("lost", lane=lane, why=why.value, records=records)
+
+    def _warn(self, problem: Problem, detail: str) -> None:
+        errors.warn(problem, detail)
+        self._debug.event("warning", code=problem.code, detail=detail)
+
+    def report(self, provider: MeterProvider, *, sdk_names: bool) -> None:
+        """Make the metrics of the delivery.
+
+        Args:
+            provider: Gets them.
+            sdk_names: Whether those with names of OpenTelemetry's are among them.
+        """
+        instruments(
+            provider,
+            self.tally,
+            self.spool,
+            self.courier,
+            self.exchanges,
+            max_bytes=self.settings.spool_max_bytes,
+            protocols={lane: to.protocol for lane, to in self._destinations.items()},
+            sdk_names=sdk_names,
+        )
 
     def _waits(self) -> bool:
         return any(self.spool.waiting(lane).records for lane in self._destinations)
@@ -227,8 +275,34 @@ class Delivery:
         now = time.monotonic()
         if now >= self._adopt_at:
             self._adopt_at = now + ADOPT_S
-            self.spool.adopt()
+            self._adopt()
             self._remember()
+        if now >= self._publish_at:
+            self._publish_at = now + PUBLISH_S
+            self._publish()
+
+    def _adopt(self) -> None:
+        if records := self.spool.adopt():
+            self._debug.event("adopted", records=records, folder=str(self.folder))
+
+    def _publish(self) -> None:
+        """Tell whoever looks at the folder how it goes, if that has changed."""
+        counts = self.tally.now()
+        if counts == self._published or self.spool.home is None:
+            return
+        self._published = counts
+        self.spool.publish(
+            status(
+                self.tally,
+                self.spool,
+                self.courier,
+                self.exchanges,
+                service=self._service,
+                started=self._started,
+                time=time.time(),
+                max_bytes=self.settings.spool_max_bytes,
+            )
+        )
 
     def _learnt(self) -> dict[str, int]:
         """What servers were found not to take, by lane and endpoint."""
@@ -265,6 +339,7 @@ class Delivery:
         self._begin()
         self._ended = ended
         self.tally.after_fork()
+        self.exchanges.after_fork()
         if self._thread is not None and not ended:
             self._thread.after_fork()
 
@@ -310,12 +385,15 @@ _shared: Final[dict[Path | None, Delivery]] = {}
 _shared_lock: Final = threading.RLock()
 
 
-def shared(lane: Lane, destination: Destination, settings: Settings, folder: Path | None, pause_s: float) -> Delivery:
+def shared(
+    lane: Lane, destination: Destination, settings: Settings, service: str, environ: Mapping[str, str]
+) -> Delivery:
     """The delivery of a service in this process, with a lane opened to a destination. Made when there is none."""
+    folder, pause_s = service_folder(settings, service, environ), interval_s(environ)
     with _shared_lock:
         delivery = _shared.get(folder)
         if delivery is None or delivery._ended:
-            delivery = _shared[folder] = Delivery(settings, folder, interval_s=pause_s)
+            delivery = _shared[folder] = Delivery(settings, folder, service=service, interval_s=pause_s)
         if delivery.open(lane, destination):
             return delivery
         # The same signal to another place as well: records of the two must not be mixed.
@@ -323,7 +401,7 @@ def shared(lane: Lane, destination: Destination, settings: Settings, folder: Pat
         other = folder.with_name(f"{folder.name}-{mark}") if folder is not None else None
         if other in _shared and not _shared[other]._ended and _shared[other].open(lane, destination):
             return _shared[other]
-        delivery = Delivery(settings, other, interval_s=pause_s)
+        delivery = Delivery(settings, other, service=service, interval_s=pause_s)
         if other is not None:
             _shared[other] = delivery
         delivery.open(lane, destination)

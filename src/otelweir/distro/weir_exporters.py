@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from otelweir.distro.delivery import Delivery, interval_s, service_folder, shared
+from otelweir.distro.delivery import Delivery, shared
 from otelweir.distro.destinations import destination
 from otelweir.distro.late import Late
 from otelweir.pipeline.spool.otel import SpoolLogExporter, SpoolMetricExporter, SpoolSpanExporter, encode_metrics
@@ -97,7 +97,7 @@ def _shared(lane: Lane, endpoint: str | None, headers: Mapping[str, str] | None,
     environ = os.environ
     settings = load(environ, **given).settings
     to = destination(lane, environ, endpoint=endpoint, headers=headers, settings=settings)
-    return shared(lane, to, settings, service_folder(settings, service_name(environ), environ), interval_s(environ))
+    return shared(lane, to, settings, service_name(environ), environ)
 
 
 def service_name(environ: Mapping[str, str]) -> str:
