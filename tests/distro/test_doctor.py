@@ -455,12 +455,12 @@ class TestSpool:
         )
         assert [(one.waiting, one.breaker) for one in report.deliveries] == [(7, "open")]
 
-    def test_one_that_says_nothing_for_long_is_noted(self, folder: Path, start: Starts) -> None:
-        with Backend() as backend:
-            start(backend.endpoint, said_s=1000)
-            report = self.seen(folder)
-        assert findings(report) == [("note", None)]
-        assert "has not said anything for 10" in report.findings[0].what
+    def test_what_waited_when_it_last_spoke_has_grown_older(self, folder: Path, start: Starts) -> None:
+        """A process speaks when something changes."""
+        start("http://127.0.0.1:9", said_s=1000)
+        [one] = self.seen(folder).deliveries
+        assert one.oldest_age_s is not None
+        assert 1000 <= one.oldest_age_s < 1100
 
     def test_what_gone_ones_left_is_noted_with_the_command(self, folder: Path, start: Starts) -> None:
         """Its own word is no longer true: what lies in the folder is."""

@@ -534,11 +534,6 @@ def _spool(report: Report, loaded: settings.Loaded, environ: Mapping[str, str]) 
     _room(report, found, stated)
     for process in found.deliveries:
         _delivery(report, process)
-    for pid, age_s in found.silent.items():
-        report.note(
-            f"Process {pid} runs, but has not said anything for {age_s:.0f} s",
-            "It may be stopped, or busy in code that holds the interpreter; what it accepted is kept.",
-        )
     if found.orphans:
         processes = "1 process that is" if found.orphans == 1 else f"{found.orphans} processes that are"
         report.note(

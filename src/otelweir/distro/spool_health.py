@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 from urllib.parse import unquote
 
 from otelweir.pipeline.spool.inspect import Process, look
@@ -16,9 +15,6 @@ from otelweir.pipeline.spool.place import default_folder
 from otelweir.selfmetrics.status import LaneStatus, read_status
 from otelweir.settings import Settings
 from otelweir.signals import LANES, Lane
-
-SILENT_S: Final = 300.0
-"""How old the last word of a running process is when it is worth one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +57,6 @@ class Health:
         corrupt: Damaged files that were put away.
         orphans: Processes that are gone and left records.
         left: How many records they left.
-        silent: Running processes that said nothing for long: the process and for how many seconds.
         deliveries: By process and signal.
     """
 
@@ -74,7 +69,6 @@ class Health:
     corrupt: int = 0
     orphans: int = 0
     left: int = 0
-    silent: Mapping[int, float] = field(default_factory=dict)
     deliveries: tuple[Delivery, ...] = ()
 
 
@@ -106,15 +100,16 @@ def health(folder: Path, now: float) -> Health:
     for one in found.aside:
         aside.update(one.reasons)
     deliveries: list[Delivery] = []
-    silent: dict[int, float] = {}
     for process in found.processes:
         said = read_status(process.folder) if process.state != "orphan" else None
         if said is None:
             deliveries += _left(process, now)
             continue
-        if process.state == "running" and now - said.time > SILENT_S:
-            silent[process.pid] = now - said.time
-        deliveries += [_told(process, lane, told) for lane, told in said.lanes.items() if told.accepted or told.failing]
+        # It speaks only when something has changed; what waited then has grown older.
+        since_s = max(0.0, now - said.time)
+        for lane, told in said.lanes.items():
+            if told.accepted or told.failing:
+                deliveries.append(_told(process, lane, told, since_s))
     orphans = [sum(one.waiting for one in process.files) for process in found.processes if process.state == "orphan"]
     return Health(
         folder,
@@ -126,7 +121,6 @@ def health(folder: Path, now: float) -> Health:
         len(found.corrupt),
         sum(left > 0 for left in orphans),
         sum(orphans),
-        silent,
         tuple(deliveries),
     )
 
@@ -168,13 +162,13 @@ def _free(folder: Path) -> int | None:
     return space.f_bavail * space.f_frsize
 
 
-def _told(process: Process, lane: Lane, told: LaneStatus) -> Delivery:
+def _told(process: Process, lane: Lane, told: LaneStatus, since_s: float) -> Delivery:
     return Delivery(
         process.pid,
         process.state,
         lane,
         told.waiting,
-        told.oldest_age_s if told.waiting else None,
+        told.oldest_age_s + since_s if told.waiting else None,
         told.delivered,
         told.lost,
         told.endpoint,
