@@ -180,6 +180,30 @@ class TestDelivery:
         assert gzip.decompress(backend.requests[0].body) == body
         assert len(backend.logs) == 500
 
+    @pytest.mark.parametrize(
+        "refusal", [Answer(415), Answer(400, {"Content-Type": "text/plain"}, b"unsupported Content-Encoding: gzip")]
+    )
+    def test_an_endpoint_that_cannot_decompress_gets_requests_as_they_are(
+        self, backend: Backend, refusal: Answer
+    ) -> None:
+        backend.answers = [refusal]
+        body = request_of(500)
+        sending = sender(backend, compression="gzip")
+        assert [sending.send(body, "logs") for _ in range(2)] == [Delivered()] * 2
+        assert ["content-encoding" in request.headers for request in backend.requests] == [True, False, False]
+        assert (sending.raw_bytes, sending.wire_bytes) == (len(body), len(body))
+
+    def test_a_kind_of_content_that_is_refused_is_refused(self, backend: Backend) -> None:
+        backend.default_answer = Answer(415)
+        assert sender(backend, compression="gzip").send(request_of(500), "logs") == Rejected("HTTP 415")
+        assert len(backend.requests) == 2
+
+    def test_it_says_which_records_it_holds(self, backend: Backend) -> None:
+        sender(backend).send(BODY, "logs", None, "0123456789abcdef:40-40*1")
+        sender(backend).send(BODY, "logs")
+        headers = [request.headers.get("weir-frames") for request in backend.requests]
+        assert headers == ["0123456789abcdef:40-40*1", None]
+
     def test_headers_are_asked_for_anew_each_time(self, backend: Backend) -> None:
         """Keys rotate."""
         keys = iter(["first", "second"])
@@ -583,10 +607,15 @@ class TestProxies:
         sending = sender("https://collector.example/", environ={"all_proxy": f"127.0.0.1:{proxy.port}"})
         assert sending.send(BODY, "logs") == RetryAfter(None, "the proxy answers HTTP 407 to the request for a tunnel")
 
-    @pytest.mark.parametrize("hosts", ["127.0.0.1", "*", "example.com, 127.0.0.1"])
+    @pytest.mark.parametrize("hosts", ["127.0.0.1", "*", "example.com, 127.0.0.1", "nonsense/8,127.0.0.0/8"])
     def test_no_proxy_is_obeyed(self, backend: Backend, hosts: str) -> None:
         environ = {"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": hosts}
         assert sender(backend, environ=environ).send(BODY, "logs") == Delivered()
+
+    @pytest.mark.parametrize("networks", ["10.0.0.0/8", "::1/128", "127.0.0.0/99"])
+    def test_networks_of_others_are_no_exemption(self, backend: Backend, networks: str) -> None:
+        environ = {"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": networks}
+        assert isinstance(sender(backend, environ=environ).send(BODY, "logs"), RetryAfter)
 
     def test_a_proxy_that_cannot_be_used_is_said_at_once(self) -> None:
         with pytest.raises(ValueError, match="proxy") as error:

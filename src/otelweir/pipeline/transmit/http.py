@@ -27,7 +27,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from otelweir.pipeline.transmit.compression import Compression, compressed, decompressed
-from otelweir.pipeline.transmit.outcome import Delivered, Outcome, Unauthorised, of_failure, of_http
+from otelweir.pipeline.transmit.outcome import Delivered, Outcome, Rejected, Unauthorised, of_failure, of_http
 from otelweir.signals import Lane
 
 TIMEOUT_S: Final = 10.0
@@ -71,9 +71,11 @@ class HttpSender:
             authorization.
         headers: Asked before each request, so that keys may rotate. Whatever it raises counts as a missing key.
         timeout_s: For one request, from the look-up of the name to the last byte of the answer.
-        compression: What to compress requests with.
+        compression: What to compress requests with. An endpoint that refuses a request for its compression (415) gets
+            that one and all later ones as they are.
         tls: Certificates.
-        environ: Where the proxies are named (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in lower case too).
+        environ: Where the proxies are named (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in lower case too;
+            `NO_PROXY` may name networks, as `10.0.0.0/8`).
 
     Attributes:
         raw_bytes: Of the last request's body, before compression.
@@ -129,17 +131,19 @@ class HttpSender:
             _check(given)
         except Exception as error:  # noqa: BLE001 - a credential provider is anybody's code
             return Unauthorised(f"the headers cannot be sent: {type(error).__name__}")
-        sent, encoding = compressed(body, self._compression)
-        self.raw_bytes, self.wire_bytes = len(body), len(sent)
         headers = {"User-Agent": self._user_agent, **self._route.headers}
         _update(headers, given)
-        # Ours to say, whatever was given: the body is what it is.
-        _update(
-            headers,
-            {"Content-Type": "application/x-protobuf", "Content-Encoding": encoding or "", "weir-frames": frames},
-        )
-        outcome = self._exchange(sent, headers, lane, until)
-        return _hushed(outcome, [*given.values(), self._route.headers.get("Authorization", "")])
+        while True:
+            sent, encoding = compressed(body, self._compression)
+            self.raw_bytes, self.wire_bytes = len(body), len(sent)
+            # Ours to say, whatever was given: the body is what it is.
+            ours = {"Content-Type": "application/x-protobuf", "Content-Encoding": encoding or "", "weir-frames": frames}
+            _update(headers, ours)
+            status, outcome = self._exchange(sent, headers, lane, until)
+            if encoding is None or not _refuses_encoding(status, outcome):
+                return _hushed(outcome, [*given.values(), self._route.headers.get("Authorization", "")])
+            # From now on as it is: this endpoint cannot decompress.
+            self._compression = "none"
 
     def close(self) -> None:
         """Close idle connections. The sender can be used on, and opens new ones."""
@@ -149,7 +153,7 @@ class HttpSender:
             except IndexError:
                 return
 
-    def _exchange(self, body: bytes, headers: Mapping[str, str], lane: Lane, until: float) -> Outcome:
+    def _exchange(self, body: bytes, headers: Mapping[str, str], lane: Lane, until: float) -> tuple[int, Outcome]:
         while True:
             connection = self._pooled()
             reused = connection is not None
@@ -168,12 +172,12 @@ class HttpSender:
                 if reused and isinstance(error, _HUNG_UP) and wire is not None and not wire.received:
                     self.close()
                     continue
-                return of_failure(error)
+                return 0, of_failure(error)
             if connection.reusable:
                 self._keep(connection)
             else:
                 connection.close()
-            return of_http(status, answered, content, lane, time.time())
+            return status, of_http(status, answered, content, lane, time.time())
 
     def _pooled(self) -> _Connection | None:
         while True:
@@ -268,7 +272,8 @@ def _proxy(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> Spl
     from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    if proxy_bypass_environment(place, {"no": found.get("no_proxy", "")}):
+    exempt = found.get("no_proxy", "")
+    if proxy_bypass_environment(place, {"no": exempt}) or ("/" in exempt and _in_network(host, exempt)):
         return None
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
@@ -278,6 +283,21 @@ def _proxy(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> Spl
     if not usable:
         raise ValueError(f"the proxy for {scheme}:// in the environment is no URL of an HTTP proxy") from None
     return parts
+
+
+def _in_network(host: str, networks: str) -> bool:
+    """Whether a host is an address of a network that is named as `10.0.0.0/8`; among other names, which are skipped."""
+    from ipaddress import ip_address, ip_network
+
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    for name in networks.split(","):
+        with suppress(ValueError):
+            if "/" in name and address in ip_network(name.strip(), strict=False):
+                return True
+    return False
 
 
 def _basic(header: str, parts: SplitResult) -> dict[str, str]:
@@ -573,6 +593,13 @@ def _addresses(host: str, port: int, left: Callable[[], float]) -> list[tuple[An
     if not found:
         raise TimeoutError
     return found[0]
+
+
+def _refuses_encoding(status: int, outcome: Outcome) -> bool:
+    """Whether a compressed request was refused for that: 415, or 400 with a word on it, as the collector says it."""
+    if not isinstance(outcome, Rejected):
+        return False
+    return status == 415 or (status == 400 and "content-encoding" in outcome.why.lower())
 
 
 def _check(headers: Mapping[str, str]) -> None:
