@@ -462,7 +462,7 @@ class TestDrain:
         monkeypatch.setattr(os, "geteuid", lambda: shop.stat().st_uid + 1)
         done = CliRunner().invoke(cli, ["spool", "drain", str(shop), "--endpoint", backend.endpoint])
         assert done.exit_code == 1
-        assert "could not be taken over. Run this as the user that the service runs as." in done.output
+        assert "could not be taken over. Run this as the user that the service runs as" in done.output
         assert waiting(shop) == 20
 
     def test_a_wrong_endpoint_is_wrong_usage(self, shop: Path) -> None:

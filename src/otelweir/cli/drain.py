@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,8 +66,6 @@ def command(
     from otelweir.settings import load
 
     where = where_is(folder)
-    # What is warned of belongs on stderr, in a line.
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
     if endpoint is not None and "://" not in endpoint:
         raise click.BadParameter(f"{endpoint!r} is not a URL such as http://localhost:4318", param_hint="--endpoint")
     with Stop() as stop:
@@ -105,7 +102,8 @@ def _follow(folder: Path | None, ways: Ways, drains: dict[Path, Drain], *, aside
         looked = -ADOPT_S
         while True:
             if time.monotonic() - looked >= ADOPT_S:
-                _join(where_is(folder), ways, drains, aside=aside)
+                with suppress(click.ClickException):  # it was there, and may be again
+                    _join(where_is(folder), ways, drains, aside=aside)
                 aside = False
                 looked = time.monotonic()
             went = False
@@ -261,7 +259,10 @@ def _verdicts(where: Where, drains: list[Drain], left: dict[Path, list[Path]], w
             count = of_records(one.lost.total())
             yield f"{name}: {count} lost: {why}. `weir spool verify {name}` shows what is damaged."
         for path in left[one.folder]:
-            yield f"{printable(path)} could not be taken over. Run this as the user that the service runs as."
+            yield (
+                f"{printable(path)} could not be taken over. "
+                "Run this as the user that the service runs as, and let him write there."
+            )
         for text in one.unreadable:
             yield f"{printable(text)}. Run this as the user that the service runs as."
 

@@ -34,7 +34,7 @@ _MOMENT_S: Final = 0.02
 
 
 class Stop:
-    """Ctrl-C and a request to end. They interrupt what waits, for an answer or for the time, and nothing else."""
+    """Ctrl-C and a request to end. They interrupt what waits, for an answer or for the time; the second, anything."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -52,8 +52,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _tell(self, number: int, _: object) -> None:
-        self.number = number
-        if self._waits:
+        again, self.number = self.told(), number
+        if self._waits or again:
             raise KeyboardInterrupt
 
     @contextmanager
@@ -87,7 +87,10 @@ class _Sender:
 
     def send(self, body: bytes, lane: Lane, deadline: float | None = None, frames: str = "") -> Outcome:
         if self._sender is None:
-            self._sender = self._make()
+            try:
+                self._sender = self._make()
+            except (ValueError, ImportError, OSError) as error:
+                return RetryAfter(None, f"what sends cannot be made: {error}")
         with self._stop.waiting():
             outcome: Outcome = self._sender.send(body, lane, deadline, frames)
         self.raw_bytes, self.wire_bytes = self._sender.raw_bytes, self._sender.wire_bytes
@@ -140,10 +143,6 @@ class Ways:
         s = self.settings
         sizing = {"min_bytes": s.batch_min_bytes, "max_bytes": s.batch_max_bytes, "factor": s.batch_factor}
         return {lane: Route(self._senders[lane], self._gates[lane], Sizing(**sizing)) for lane in LANES}  # type: ignore[arg-type]
-
-    def wait_s(self, lane: Lane) -> float:
-        """Seconds until the lane's endpoint may be asked."""
-        return self._gates[lane].wait_s()
 
     def close(self) -> None:
         for sender in self._senders.values():
@@ -263,7 +262,8 @@ class Drain:
 
     def wait_s(self) -> float:
         """Seconds until something of what waits may be sent."""
-        return min((self._ways.wait_s(lane) for lane in self.waiting()), default=0.0)
+        states = self._courier.state()
+        return min((states[lane].wait_s for lane in self.waiting()), default=0.0)
 
     def _observe(self, sent: Sent) -> None:
         lane = sent.lane
