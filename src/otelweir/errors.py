@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -254,6 +255,12 @@ def message(problem: Problem, detail: str) -> str:
 
 _said: set[tuple[str, str]] = set()
 _saying = threading.Lock()
+_listeners: list[Callable[[Problem, str], None]] = []
+
+
+def listen(listener: Callable[[Problem, str], None]) -> None:
+    """Have somebody told of each warning that is given from now on, as the log is. It must not raise."""
+    _listeners.append(listener)
 
 
 def warn(problem: Problem, detail: str, *, exc_info: BaseException | None = None) -> None:
@@ -262,6 +269,8 @@ def warn(problem: Problem, detail: str, *, exc_info: BaseException | None = None
         if (problem.code, detail) in _said or len(_said) > 1000:
             return
         _said.add((problem.code, detail))
+    for listener in _listeners:
+        listener(problem, detail)
     logger.warning("%s", message(problem, detail), exc_info=exc_info)
 
 

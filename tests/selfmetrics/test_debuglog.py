@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelweir.errors import BAD_VALUE, Problem
+from otelweir.errors import BAD_VALUE, Problem, warn
 from otelweir.pipeline.transmit import Delivered, Rejected, RetryAfter
 from otelweir.pipeline.transmit.courier import Sent
 from otelweir.selfmetrics import DebugLog
@@ -70,6 +70,14 @@ class TestLines:
             "records": 3,
             "paths": ["/a", {"b": "nan"}],
         }
+
+    def test_a_warning_has_one_however_many_write_there(self, tmp_path: Path) -> None:
+        logs = [DebugLog(str(tmp_path / "debug")), DebugLog(str(tmp_path / "debug")), DebugLog(None)]
+        for _ in range(2):
+            warn(BAD_VALUE, "X=1 is not a word")
+        [line] = lines(tmp_path / "debug")
+        assert (line["event"], line["code"], line["detail"]) == ("warning", "WEIR-CONFIG-001", "X=1 is not a word")
+        assert len(logs) == 3
 
     def test_a_line_is_of_bounded_length(self, tmp_path: Path) -> None:
         log = DebugLog(str(tmp_path / "debug"))

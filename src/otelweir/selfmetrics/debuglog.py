@@ -58,6 +58,8 @@ _SECRETS: Final = re.compile(
 class DebugLog:
     """Writes the lines. Never raises; any thread may write, a signal handler too.
 
+    What Weir warns of in this process is written without being told.
+
     Args:
         where: The path of a file, which only its owner will be able to read, or `stderr`; None writes nothing.
         max_bytes: How large the file may become. Then it is renamed to the same with `.1`, and another one begun.
@@ -121,7 +123,7 @@ class DebugLog:
             pass
 
     def event(self, name: str, /, **fields: object) -> None:
-        """Something that happened: `breaker`, `adopted`, `lost`, `warning`, ...
+        """Something that happened: `breaker`, `adopted`, `lost`, ...
 
         Args:
             name: What happened.
@@ -286,6 +288,17 @@ def _after_fork() -> None:
     for log in list(_logs):
         log.after_fork()
 
+
+def _warned(problem: Problem, detail: str) -> None:
+    told = set()
+    for log in list(_logs):
+        where = repr(log)
+        if log.on and where not in told:
+            told.add(where)
+            log.event("warning", code=problem.code, detail=detail)
+
+
+errors.listen(_warned)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
