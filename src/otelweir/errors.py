@@ -143,6 +143,16 @@ STILL_WAITING = _problem(
     "Not everything was delivered when the process ended",
     "The next start of the service sends it, and so does `weir spool drain`.",
 )
+HEADERS_FILE = _problem(
+    "WEIR-AUTH-001",
+    "The file of headers cannot be used",
+    "Correct the file that WEIR_HEADERS_FILE names; until then the last good headers are sent.",
+)
+LOGIN = _problem(
+    "WEIR-AUTH-002",
+    "The login gives no token",
+    "Check WEIR_AUTH_URL, _USER and _PASSWORD; the last token is used while it is valid, then everything waits.",
+)
 SPOOL_IN_MEMORY = _problem(
     "WEIR-SPOOL-001",
     "The spool cannot be kept on disk; records wait in memory, and the end of the process loses them",
