@@ -28,7 +28,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from otelweir import errors
 from otelweir.distro import compat
 from otelweir.distro.defaults import OTEL_DEFAULTS
-from otelweir.distro.delivery import Delivery, interval_s, service_folder
+from otelweir.distro.delivery import Delivery, service_folder
 from otelweir.distro.exporters import PROTOCOLS, Signal, Target, exporters, names
 from otelweir.distro.keeper import Keeper
 from otelweir.distro.lanes import LogLanes
@@ -371,7 +371,7 @@ def _delivery(settings: Settings, resource: Resource, environ: Mapping[str, str]
     if not settings.spool:
         return None
     name = str(resource.attributes.get("service.name", "unknown_service"))
-    return Delivery(settings, service_folder(settings, name, environ), service=name, interval_s=interval_s(environ))
+    return Delivery(settings, service_folder(settings, name, environ), service=name, environ=environ)
 
 
 def _upstream_reports(environ: Mapping[str, str]) -> bool:

@@ -32,7 +32,8 @@ from otelweir.errors import Problem
 from otelweir.pipeline.spool.otlp import join
 from otelweir.pipeline.spool.place import default_folder
 from otelweir.pipeline.spool.spool import Spool
-from otelweir.pipeline.transmit.courier import Courier, CourierThread, Gate, Route
+from otelweir.pipeline.transmit.breaker import Change
+from otelweir.pipeline.transmit.courier import MAX_RECORDS, Courier, CourierThread, Gate, Route
 from otelweir.pipeline.transmit.outcome import Outcome, RetryAfter
 from otelweir.pipeline.transmit.sizing import Sizing
 from otelweir.selfmetrics.debuglog import DebugLog
@@ -89,16 +90,21 @@ class Delivery:
         settings: Of spool and transmit.
         folder: The service's; None keeps everything in memory.
         service: The service's name.
-        interval_s: How long records wait for company.
+        environ: Where the `OTEL_BSP_*` and `OTEL_BLRP_*` variables stand that mean something here.
     """
 
     def __init__(
-        self, settings: Settings, folder: Path | None, *, service: str = "", interval_s: float = INTERVAL_S
+        self,
+        settings: Settings,
+        folder: Path | None,
+        *,
+        service: str = "",
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.settings = settings
         self.folder = folder
         self._service = service
-        self._interval_s = interval_s
+        self._environ = environ
         self._debug = DebugLog(settings.debug_log)
         self.exchanges = Exchanges()
         if self._debug.on:
@@ -153,7 +159,8 @@ class Delivery:
             self._users[lane] = self._users.get(lane, 0) + 1
             if there is None:
                 self._destinations[lane] = destination
-                gate = self._gates.setdefault(destination.key, Gate(destination.endpoint))
+                gate = self._gates.get(destination.key) or Gate(destination.endpoint, told=self._breaker)
+                self._gates[destination.key] = gate
                 sender = LateSender(destination)
                 self._senders.append(sender)
                 settings = self.settings
@@ -163,9 +170,9 @@ class Delivery:
                     factor=settings.batch_factor,
                     limit=self._learnt().get(_name(lane, destination)),
                 )
-                self.courier.add(lane, Route(sender, gate, sizing))
+                self.courier.add(lane, Route(sender, gate, sizing, max_records(lane, self._environ)))
             if self._thread is None:
-                self._thread = CourierThread(self.courier, self._interval_s, self._waits, chores=self._chores)
+                self._thread = CourierThread(self.courier, interval_s(self._environ), self._waits, chores=self._chores)
             return True
 
     def release(self, lane: Lane, timeout_s: float) -> None:
@@ -246,6 +253,9 @@ class Delivery:
     def _warn(self, problem: Problem, detail: str) -> None:
         errors.warn(problem, detail)
         self._debug.event("warning", code=problem.code, detail=detail)
+
+    def _breaker(self, change: Change) -> None:
+        self._debug.event("breaker", change=str(change))
 
     def report(self, provider: MeterProvider, *, sdk_names: bool) -> None:
         """Make the metrics of the delivery.
@@ -371,6 +381,15 @@ def interval_s(environ: Mapping[str, str]) -> float:
     return min(given, default=INTERVAL_S)
 
 
+def max_records(lane: Lane, environ: Mapping[str, str]) -> int:
+    """How many records a request has at most: what `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` or `OTEL_BLRP_…` asks for."""
+    name = {"traces": "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "logs": "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"}.get(lane, "")
+    try:
+        return max(1, min(MAX_RECORDS, int(environ.get(name, ""))))
+    except ValueError:
+        return MAX_RECORDS
+
+
 def service_folder(settings: Settings, service_name: str, environ: Mapping[str, str]) -> Path | None:
     """The folder of a service's spool: `WEIR_SPOOL_DIR`, else the usual place; None where the user has no home."""
     if settings.spool_dir is not None:
@@ -389,11 +408,11 @@ def shared(
     lane: Lane, destination: Destination, settings: Settings, service: str, environ: Mapping[str, str]
 ) -> Delivery:
     """The delivery of a service in this process, with a lane opened to a destination. Made when there is none."""
-    folder, pause_s = service_folder(settings, service, environ), interval_s(environ)
+    folder = service_folder(settings, service, environ)
     with _shared_lock:
         delivery = _shared.get(folder)
         if delivery is None or delivery._ended:
-            delivery = _shared[folder] = Delivery(settings, folder, service=service, interval_s=pause_s)
+            delivery = _shared[folder] = Delivery(settings, folder, service=service, environ=environ)
         if delivery.open(lane, destination):
             return delivery
         # The same signal to another place as well: records of the two must not be mixed.
@@ -401,7 +420,7 @@ def shared(
         other = folder.with_name(f"{folder.name}-{mark}") if folder is not None else None
         if other in _shared and not _shared[other]._ended and _shared[other].open(lane, destination):
             return _shared[other]
-        delivery = Delivery(settings, other, service=service, interval_s=pause_s)
+        delivery = Delivery(settings, other, service=service, environ=environ)
         if other is not None:
             _shared[other] = delivery
         delivery.open(lane, destination)

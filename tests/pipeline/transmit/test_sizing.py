@@ -33,7 +33,7 @@ class TestSizing:
 
     def test_between_quick_and_slow_it_stays(self) -> None:
         sizing = Sizing(start_bytes=1000, min_bytes=100)
-        sizing.answered(1000, 2.0)
+        sizing.answered(1000, 3.0)
         assert sizing.target == 1000
 
     def test_what_was_too_large_is_halved_below_the_minimum_too(self) -> None:

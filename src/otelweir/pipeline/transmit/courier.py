@@ -153,6 +153,7 @@ class Gate:
         backoff: How long after a failure.
         clock: Seconds that do not go back.
         chance: Gives a random number from 0 to 1.
+        told: Told of each change of state that is logged.
     """
 
     def __init__(
@@ -163,8 +164,10 @@ class Gate:
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        told: Callable[[Change], None] | None = None,
     ) -> None:
         self.name = name
+        self._told = told
         self.breaker = breaker if breaker is not None else Breaker(listener=self._log)
         self._backoff = backoff
         self._clock = clock
@@ -230,6 +233,8 @@ class Gate:
     def _log(self, change: Change) -> None:
         level = logging.WARNING if change.new == "open" else logging.INFO
         _logger.log(level, "%s: %s", self.name, change)
+        if self._told is not None:
+            self._told(change)
 
 
 @dataclass(slots=True)
@@ -240,11 +245,13 @@ class Route:
         sender: To the lane's endpoint.
         gate: Of the endpoint.
         sizing: How large the lane's requests are.
+        max_records: How many records a request has at most.
     """
 
     sender: Sender
     gate: Gate
     sizing: Sizing = field(default_factory=Sizing)
+    max_records: int = MAX_RECORDS
 
 
 @dataclass(slots=True, eq=False)
@@ -483,7 +490,8 @@ class Courier:
             way.blocked = True
             return False
         suspects = way.suspects
-        frames = self._take(way.lane, max_bytes + suspects.bytes, (way.skip or MAX_RECORDS) + len(suspects), part)
+        most = (way.skip or way.route.max_records) + len(suspects)
+        frames = self._take(way.lane, max_bytes + suspects.bytes, most, part)
         if not frames:
             if hurry is not None:
                 hurry.empty(way.lane)

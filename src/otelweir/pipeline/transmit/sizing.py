@@ -11,8 +11,8 @@ MIN_BYTES: Final = 16 * 2**10
 MAX_BYTES: Final = 4 * 2**20
 START_BYTES: Final = 256 * 2**10
 FACTOR: Final = 2.0
-QUICK_S: Final = 1.0
-SLOW_S: Final = 4.0
+QUICK_S: Final = 2.0
+SLOW_S: Final = 5.0
 
 PROBE_S: Final = 600.0
 """How long a limit is believed, before one request tries whether it still holds."""
