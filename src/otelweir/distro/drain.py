@@ -26,7 +26,7 @@ from otelweir.pipeline.transmit.courier import Sent
 from otelweir.settings import Settings
 from otelweir.signals import LANES, Lane, Loss
 
-ADOPT_S: Final = 5.0
+ADOPT_S: Final = 2.0
 """How often it is looked for more."""
 
 _TRIES: Final = 5

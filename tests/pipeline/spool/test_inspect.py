@@ -7,6 +7,7 @@ import json
 import os
 import random
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +98,29 @@ class TestALivingProcess:
         assert spool_in(tmp_path).adopt() == 0
         spool.close()
         assert is_held(folder) is False
+
+    def test_has_its_lock_though_somebody_looks_all_the_time(self, tmp_path: Path) -> None:
+        """The lock is taken before the folder can be found."""
+        over = threading.Event()
+
+        def look_on() -> None:
+            while not over.is_set():
+                for folder in processes_in(tmp_path):
+                    is_held(folder)
+
+        onlooker = threading.Thread(target=look_on)
+        onlooker.start()
+        try:
+            for _ in range(100):
+                spool = filled(tmp_path, 1)
+                assert spool.home is not None
+                assert is_held(spool.home)
+                assert spool_in(tmp_path).adopt() == 0
+                spool.done(spool.take("logs", 100))
+                spool.close()
+        finally:
+            over.set()
+            onlooker.join()
 
 
 class TestADeadProcess:
