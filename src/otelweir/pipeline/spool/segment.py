@@ -82,7 +82,9 @@ _A_WHILE: Final = 256
 _SEALED: Final = 1 << 62
 """The end of a segment that takes no more: beyond every limit."""
 
+_WORDS: Final = struct.Struct("<IIIII")
 _pack_u32: Final = _U32.pack
+_unpack_words: Final = _WORDS.unpack_from
 _crc32: Final = zlib.crc32
 _Tails: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 """Of a group's records and urgent records: the word of state, kind and group, and what their checksums start from."""
@@ -206,6 +208,7 @@ class Segment:
         "_back",
         "_fd",
         "_introduced",
+        "_known",
         "_limit",
         "_loaded",
         "_numbers",
@@ -251,10 +254,11 @@ class Segment:
         self._numbers = count()
         self._tails: dict[Group, _Tails] = {}
         self._introduced: dict[int, Group] = {}
+        self._known: dict[int, tuple[Group, int]] = {}
         self._read = START
         self._seen = 0
         self._back: list[int] = []
-        self._out: set[int] = set()
+        self._out: dict[int, int] = {}  # the size of each
         self._loaded: bytearray | None = None
 
     def __repr__(self) -> str:
@@ -386,30 +390,57 @@ class Segment:
 
     def _scan(self, data: bytes) -> int:
         """Count what a file holds; gives where its last whole frame ends."""
-        last = START
-        for count_, found in enumerate(frames(data, self._seed), 1):
-            if not count_ % _A_WHILE:
+        at, whole, known, view = START, len(data), self._known, memoryview(data)
+        records = urgent = frames_ = 0
+        while at + HEAD <= whole:
+            frames_ += 1
+            if not frames_ % _A_WHILE:
                 time.sleep(0)  # others may want the GIL
-            if isinstance(found, Damage):
-                self.damage.append(found)
+            # What is seen most, records that wait, without the detour of the general case.
+            size, crc, when, tail, mark = _unpack_words(data, at)
+            of = known.get(tail)
+            if (
+                of
+                and mark == _MARK_WORD
+                and HEAD <= size <= whole - at
+                and crc == _crc32(view[at + HEAD : at + size], of[1] ^ at ^ size ^ when)
+            ):
+                records += 1
+                urgent += tail >> 8 & 0xFF == _URGENT
+                at += size + 3 & -4
                 continue
-            at, size, when, state, kind, group, _ = found
-            last = _padded(at + size)
-            if not self.created:
-                self.created = float(when)
-            if kind == _GROUP:
-                self.group_bytes += last - at
-                self._learn(found)
-            elif group not in self._introduced:
-                self.damage.append(Damage(at, last))
-                self.group_bytes += last - at
+            found = frame_at(data, at, self._seed)
+            if found is None:
+                break
+            at = self._count(found)
+        self.records += records
+        self.urgent += urgent
+        last = at
+        for rest in frames(data, self._seed, at):
+            if isinstance(rest, Damage):
+                self.damage.append(rest)
             else:
-                self.records += 1
-                self.urgent += kind == _URGENT
-                if state != WAITING:
-                    self.finished += 1
-                    self.bytes_finished += last - at
+                last = self._count(rest)
         return last
+
+    def _count(self, found: Found) -> int:
+        """Count a frame that was found; gives where it ends."""
+        end = _padded(found.at + found.size)
+        if not self.created:
+            self.created = float(found.time)
+        if found.kind == _GROUP:
+            self.group_bytes += end - found.at
+            self._learn(found)
+        elif found.group not in self._introduced:
+            self.damage.append(Damage(found.at, end))
+            self.group_bytes += end - found.at
+        else:
+            self.records += 1
+            self.urgent += found.kind == _URGENT
+            if found.state != WAITING:
+                self.finished += 1
+                self.bytes_finished += end - found.at
+        return end
 
     def _header(self) -> bytes:
         head = _FILE.pack(_MAGIC, VERSION, LANES.index(self.lane), self.identity, self.created)
@@ -460,12 +491,9 @@ class Segment:
         payload = _pack_u32(len(group.resource)) + group.resource + group.scope
         if number > 0xFFFF or not self._put(_GROUP, number, payload, time):
             return None
-        self._introduced[number] = group
-        seed = self._seed
-        tails = (
-            (_tail(_RECORD, number), _salt(seed, _RECORD, number)),
-            (_tail(_URGENT, number), _salt(seed, _URGENT, number)),
-        )
+        self._know(number, group)
+        plain, urgent = _tail(_RECORD, number), _tail(_URGENT, number)
+        tails = ((plain, self._known[plain][1]), (urgent, self._known[urgent][1]))
         self._tails[group] = tails
         return tails
 
@@ -683,8 +711,23 @@ class Segment:
             heapq.heappop(self._back)
             left -= len(found.payload)
             self._hand_out(found, taken)
-        while self._read < (stop := self._stop if self.sealed else self.end) and len(taken) < max_records:
-            found = frame_at(data, self._read, self._seed)
+        whole, out, known = len(data), self._out, self._known
+        while (at := self._read) < (stop := self._stop if self.sealed else self.end) and len(taken) < max_records:
+            # What is seen most, records that wait, without the detour of the general case below.
+            if at + HEAD <= whole:
+                size, crc, when, tail, mark = _unpack_words(data, at)
+                if mark == _MARK_WORD and HEAD <= size <= whole - at and (of := known.get(tail)):
+                    record = bytes(data[at + HEAD : at + size])
+                    if crc == _crc32(record, of[1] ^ at ^ size ^ when):
+                        if taken and len(record) > left:
+                            return taken
+                        left -= len(record)
+                        out[at] = size + 3 & -4
+                        taken.append((at, of[0], record))
+                        self._seen += 1
+                        self._read = at + (size + 3 & -4)
+                        continue
+            found = frame_at(data, at, self._seed)
             if found is None:
                 if not self.sealed and data[self._read : self._read + 4] == bytes(4):
                     break  # being written by another thread
@@ -707,8 +750,14 @@ class Segment:
         return taken
 
     def _hand_out(self, found: Found, taken: list[tuple[int, Group, bytes]]) -> None:
-        self._out.add(found.at)
+        self._out[found.at] = _padded(found.size)
         taken.append((found.at, self._introduced[found.group], found.payload))
+
+    def _know(self, number: int, group: Group) -> None:
+        """A group was read or written: how its records' frames look."""
+        self._introduced[number] = group
+        for kind in (_RECORD, _URGENT):
+            self._known[_tail(kind, number)] = (group, _salt(self._seed, kind, number))
 
     def missing(self) -> int:
         """How many records were written here and cannot be read again; they count as written no more."""
@@ -731,10 +780,11 @@ class Segment:
         """Count records that are out as finished; gives those that were."""
         finished = []
         for at in places:
-            if at in self._out:
-                self._out.discard(at)
-                self.finished += 1
+            size = self._out.pop(at, 0)
+            if size:
+                self.bytes_finished += size
                 finished.append(at)
+        self.finished += len(finished)
         return finished
 
     def mark(self, places: Iterable[int], state: int) -> None:
@@ -747,7 +797,6 @@ class Segment:
         if data is not None:
             for at in places:
                 data[at + _AT_STATE] = state
-                self.bytes_finished += _padded(_U32.unpack_from(data, at)[0])
         if self.buffer is not None:
             return
         assert self.path is not None
@@ -755,8 +804,6 @@ class Segment:
         fd = self._fd if self._fd >= 0 else os.open(self.path, os.O_RDWR | FLAGS)
         try:
             for at in places:
-                if data is None:
-                    self.bytes_finished += _padded(_U32.unpack(_read_at(fd, 4, at))[0])
                 _write_at(fd, byte, at + _AT_STATE)
         finally:
             if fd != self._fd:
@@ -764,8 +811,7 @@ class Segment:
 
     def give_back(self, places: Iterable[int]) -> None:
         for at in places:
-            if at in self._out:
-                self._out.discard(at)
+            if self._out.pop(at, 0):
                 heapq.heappush(self._back, at)
 
     def urgent_ones(self) -> list[tuple[Group, bytes, int]]:
@@ -789,7 +835,7 @@ class Segment:
     def _learn(self, found: Found) -> None:
         if found.group not in self._introduced and len(found.payload) >= 4:
             length = 4 + int(_U32.unpack_from(found.payload)[0])
-            self._introduced[found.group] = Group(found.payload[4:length], found.payload[length:])
+            self._know(found.group, Group(found.payload[4:length], found.payload[length:]))
 
     def _data(self) -> bytes | bytearray | mmap.mmap:
         if self.buffer is not None:
