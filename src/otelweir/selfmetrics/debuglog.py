@@ -19,6 +19,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,13 +47,22 @@ _MIN_SECRET: Final = 4
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _NAME: Final = r"[\w-]*(?:authorization|api[-_]?key|token|passw(?:or)?d|secret|credential|cookie)[\w-]*"
-_SECRET_NAME: Final = re.compile(_NAME, re.IGNORECASE)
-_SECRETS: Final = re.compile(
-    # A name that says it and what follows, a scheme with its credentials, or a JWT.
-    rf"(?P<before>\b{_NAME}[\"']?\s*[:=]\s*)(?:\"[^\"]*\"?|'[^']*'?|(?:(?:bearer|basic)\s+)?[^\s,;&\"']+)"
-    r"|(?P<scheme>\b(?:bearer|basic)\s+)[^\s,;&\"']+|\beyJ[\w-]+\.[\w-]+\.?[\w-]*",
-    re.IGNORECASE,
-)
+
+
+@cache
+def _secret_name() -> re.Pattern[str]:
+    # When it is first used: most processes write no debug log, and compiling costs a millisecond at their start.
+    return re.compile(_NAME, re.IGNORECASE)
+
+
+@cache
+def _secrets() -> re.Pattern[str]:
+    """A name that says it and what follows, a scheme with its credentials, or a JWT."""
+    return re.compile(
+        rf"(?P<before>\b{_NAME}[\"']?\s*[:=]\s*)(?:\"[^\"]*\"?|'[^']*'?|(?:(?:bearer|basic)\s+)?[^\s,;&\"']+)"
+        r"|(?P<scheme>\b(?:bearer|basic)\s+)[^\s,;&\"']+|\beyJ[\w-]+\.[\w-]+\.?[\w-]*",
+        re.IGNORECASE,
+    )
 
 
 class DebugLog:
@@ -159,7 +169,7 @@ class DebugLog:
         line: dict[str, object] = {"time": moment.replace("+00:00", "Z"), "pid": os.getpid(), "event": name}
         for key, value in fields.items():
             if value is not None and key not in line:
-                line[key] = "***" if _SECRET_NAME.fullmatch(key) else _shown(value, hidden, 0)
+                line[key] = "***" if _secret_name().fullmatch(key) else _shown(value, hidden, 0)
         return json.dumps(line).encode() + b"\n"
 
     def _hidden(self) -> set[str]:
@@ -258,7 +268,7 @@ def _shown(value: object, hidden: Iterable[str], depth: int) -> object:
             return value
         case Mapping() if depth < _MAX_DEPTH:
             return {
-                str(key)[:_MAX_TEXT]: "***" if _SECRET_NAME.fullmatch(str(key)) else _shown(one, hidden, depth + 1)
+                str(key)[:_MAX_TEXT]: "***" if _secret_name().fullmatch(str(key)) else _shown(one, hidden, depth + 1)
                 for key, one in list(value.items())[:_MAX_ITEMS]
             }
         case list() | tuple() | set() | frozenset() if depth < _MAX_DEPTH:
@@ -278,7 +288,7 @@ def without_secrets(text: str, hidden: Iterable[str] = ()) -> str:
     def replaced(found: re.Match[str]) -> str:
         return f"{found['before'] or found['scheme'] or ''}***"
 
-    return scrubbed(_SECRETS.sub(replaced, text))
+    return scrubbed(_secrets().sub(replaced, text))
 
 
 _logs: Final[weakref.WeakSet[DebugLog]] = weakref.WeakSet()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
-from typing import Final
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
@@ -14,9 +14,11 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvid
 from otelweir.selfmetrics import names
 from otelweir.selfmetrics.exchanges import Exchanges, Sent, error_of, outcome_of
 from otelweir.selfmetrics.names import BREAKER, ERROR, REASON, SIGNAL, Instrument
-from otelweir.selfmetrics.sources import CourierSource, SpoolSource
 from otelweir.selfmetrics.tally import Tally
 from otelweir.signals import LANES, Lane
+
+if TYPE_CHECKING:
+    from otelweir.selfmetrics.sources import CourierSource, SpoolSource
 
 METER: Final = "otelweir"
 STATES: Final = ("closed", "open", "half-open")
@@ -29,7 +31,7 @@ _EXPORTS: Final[Mapping[Lane, tuple[Instrument, Instrument]]] = {
 }
 _UNFINISHED: Final = frozenset({"retry_after", "unauthorised"})
 
-Attributes = dict[str, str | int]
+Attributes = Mapping[str, str | int]
 Read = Callable[[], Iterable[Observation]]
 
 
@@ -215,6 +217,7 @@ def _histogram(meter: Meter, instrument: Instrument) -> Histogram:
     )
 
 
+@lru_cache(64)
 def _server(endpoint: str) -> Attributes:
     """`server.address` and `server.port` of an endpoint, as far as it tells."""
     try:

@@ -20,13 +20,15 @@ import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otelweir.selfmetrics.exchanges import Exchanges
-from otelweir.selfmetrics.sources import CourierSource, SpoolSource
 from otelweir.selfmetrics.tally import Tally
 from otelweir.signals import LANES, Lane
 from otelweir.variables import scrubbed, without_credentials
+
+if TYPE_CHECKING:
+    from otelweir.selfmetrics.sources import CourierSource, SpoolSource
 
 VERSION: Final = 1
 FILE: Final = "status.json"
