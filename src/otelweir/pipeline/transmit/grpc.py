@@ -16,8 +16,11 @@ import time
 import weakref
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from otelweir.pipeline.transmit.compression import MIN_BYTES, Compression, compressed
@@ -27,6 +30,9 @@ from otelweir.signals import Lane
 
 if TYPE_CHECKING:
     from otelweir.pipeline.transmit.http import Tls
+
+Rest: TypeAlias = Literal["idle", "closed"]
+"""How a sender came to rest: there was no channel, or it was closed."""
 
 TIMEOUT_S: Final = 10.0
 MAX_ANSWER: Final = 64 * 2**10
@@ -41,6 +47,7 @@ _SERVICES: Final[Mapping[Lane, str]] = {
 }
 _SAMPLE: Final = 32 * 2**10
 _FORK_PATIENCE_S: Final = 1.0
+_SETTLE_S: Final = 0.02
 _RETRY_INFO: Final = b"type.googleapis.com/google.rpc.RetryInfo"
 
 
@@ -148,6 +155,7 @@ class GrpcSender:
         self._inherited: list[_Channel] = []
         self.raw_bytes = 0
         self.wire_bytes = 0
+        library()
         _senders.add(self)
 
     def __repr__(self) -> str:
@@ -183,9 +191,8 @@ class GrpcSender:
             channel.close()
 
     def _call(self, body: bytes, lane: Lane, sent: list[tuple[str, str]], until: float) -> Outcome:
-        try:
-            import grpc  # type: ignore[import-untyped]
-        except ImportError:
+        grpc = library()
+        if grpc is None:
             return RetryAfter(None, f"grpcio is not installed: {REMEDY}")
         self.raw_bytes = len(body)
         self.wire_bytes, algorithm = self._squeezed(body, grpc)
@@ -279,10 +286,10 @@ class GrpcSender:
         ca, certificate, key = (_bytes(name) for name in self._files)
         return grpc.ssl_channel_credentials(ca, key or certificate, certificate)
 
-    def before_fork(self, until: float) -> bool:
-        """Come to rest, and stay so until `after_fork`; False when that was not possible in time."""
+    def before_fork(self, until: float) -> Rest | None:
+        """Come to rest, and stay so until `after_fork`; None when that was not possible in time."""
         if not self._quiet.acquire(timeout=max(0.0, until - time.monotonic())):
-            return False
+            return None
         self._forking = True
         self._quiet.wait_for(lambda: self._calls == 0, max(0.0, until - time.monotonic()))
         channel, self._channel = self._channel, None
@@ -290,7 +297,7 @@ class GrpcSender:
             # Ends calls that are on their way still; they count as not answered.
             channel.close()
             self._quiet.wait_for(lambda: self._calls == 0, _FORK_PATIENCE_S)
-        return True
+        return "idle" if channel is None else "closed"
 
     def after_fork(self, *, child: bool, held: bool) -> None:
         """Go on."""
@@ -304,6 +311,19 @@ class GrpcSender:
             self._forking = False
             self._quiet.notify_all()
             self._quiet.release()
+
+
+@cache
+def library() -> Any:
+    """grpcio, with all that it would import later; None where it is not installed."""
+    try:
+        import grpc  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    with suppress(ImportError):
+        # Imported by the first channel otherwise; a fork meanwhile would leave the child with a half imported module.
+        import_module("grpc._channel")
+    return grpc
 
 
 class _Channel:
@@ -331,11 +351,14 @@ _resting = threading.local()
 def _before_fork() -> None:
     until = time.monotonic() + _FORK_PATIENCE_S
     _resting.senders = [(sender, sender.before_fork(until)) for sender in list(_senders)]
+    if any(rest == "closed" for _, rest in _resting.senders):
+        # Closing goes on in gRPC's own threads, and a lock that one of them holds stays locked in the child for ever.
+        time.sleep(_SETTLE_S)
 
 
 def _after_fork(child: bool) -> None:
-    for sender, held in _resting.__dict__.pop("senders", ()):
-        sender.after_fork(child=child, held=held)
+    for sender, rest in _resting.__dict__.pop("senders", ()):
+        sender.after_fork(child=child, held=rest is not None)
 
 
 if hasattr(os, "register_at_fork"):
