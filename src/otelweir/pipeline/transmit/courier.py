@@ -357,7 +357,7 @@ class Courier:
     ) -> None:
         self._store = store
         self._ways: dict[Lane, _Way] = {lane: _Way(lane, route) for lane, route in routes.items()}
-        self._next: Lane | None = None
+        self._failed_last: Lane | None = None
         self._join = join
         self._counts = counts
         self._clock = clock
@@ -402,15 +402,13 @@ class Courier:
         """
         went = False
         ways = list(self._ways.values())
-        # The lane that failed last is the last: when an endpoint may be tried again, another one tries.
-        first = next((place for place, way in enumerate(ways) if way.lane == self._next), 0)
-        for place, way in enumerate(ways[first:] + ways[:first], first + 1):
-            if self.stopping or (hurry is not None and hurry.left_s() <= 0):
+        # The lane that failed last has its turn last: when an endpoint may be tried again, another one tries.
+        first = next((place for place, way in enumerate(ways, 1) if way.lane == self._failed_last), 0)
+        for way in ways[first:] + ways[:first]:
+            if self._is_over(hurry):
                 return False
             if hurry is None or hurry.due is None or way.lane in hurry.due:
                 went = self._turn(way, new, hurry) or went
-                if way.blocked:
-                    self._next = ways[place % len(ways)].lane
         return went
 
     def begin(self, hurry: Hurry) -> None:
@@ -658,6 +656,7 @@ class Courier:
     def _failed(self, way: _Way, outcome: Outcome) -> None:
         gate = way.route.gate
         gate.heard(outcome)
+        self._failed_last = way.lane
         way.blocked = True
         way.failures += 1
         if way.failures > gate.failures:
