@@ -137,3 +137,29 @@ class Model(RuleBasedStateMachine):
 
 TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class TestInSpiteOfIt:
+    def test_a_probe_may_be_sent_before_its_time(self) -> None:
+        breaker = Breaker(threshold=1)
+        breaker.failed(0.0)
+        assert not breaker.allows(0.0)
+        assert breaker.allows(0.0, anyway=True)
+        assert breaker.state == "half-open"
+        breaker.succeeded()
+        assert breaker.state == "closed"
+
+    def test_a_probe_of_which_nothing_will_be_heard_is_replaced_at_once(self) -> None:
+        """In a forked child, or after a failure of our own."""
+        breaker = Breaker(threshold=1)
+        breaker.failed(0.0)
+        assert breaker.allows(5.0)
+        assert not breaker.allows(5.0)
+        breaker.forget_probe()
+        assert breaker.allows(5.0)
+
+    def test_forgetting_none_opens_nothing(self) -> None:
+        breaker = Breaker(threshold=1)
+        breaker.failed(0.0)
+        breaker.forget_probe()
+        assert not breaker.allows(0.0)

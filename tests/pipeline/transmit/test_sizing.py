@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otelweir.pipeline.transmit import Sizing
+from otelweir.testing import Clock
 
 KIB = 1024
 
@@ -55,6 +56,42 @@ class TestSizing:
         sizing.too_large(1000)
         sizing.answered(2000, 0.1)
         assert sizing.limit == 2001
+
+    def test_a_limit_is_tried_again_now_and_then(self) -> None:
+        clock = Clock()
+        sizing = Sizing(start_bytes=1000, min_bytes=100, limit=1000, clock=clock)
+        for _ in range(10):
+            assert sizing.target < 1000
+            sizing.answered(sizing.target, 0.1)
+        known = sizing.target
+        clock.advance(600)
+        sizing.answered(known, 0.1)
+        assert sizing.target == 1251
+        # Nothing that large waits: the attempt is still to come.
+        sizing.answered(500, 0.1)
+        assert sizing.target == 1251
+        sizing.too_large(1251)
+        assert sizing.limit == 1000
+        for _ in range(10):
+            assert sizing.target < 1000
+            sizing.answered(sizing.target, 0.1)
+        assert sizing.target == known
+
+    def test_a_limit_that_was_lifted_is_forgotten(self) -> None:
+        clock = Clock()
+        sizing = Sizing(start_bytes=1000, min_bytes=100, max_bytes=10_000, limit=1000, clock=clock)
+        clock.advance(600)
+        for _ in range(10):
+            sizing.answered(sizing.target, 0.1)
+        assert sizing.limit is None
+        assert sizing.target == 10_000
+
+    def test_a_limit_is_not_tried_where_something_else_keeps_requests_small(self) -> None:
+        clock = Clock()
+        sizing = Sizing(start_bytes=1000, min_bytes=100, limit=100_000, clock=clock)
+        clock.advance(600)
+        sizing.answered(1000, 3.0)
+        assert sizing.target == 1000
 
     @given(st.integers(1, 10**7), st.integers(1, 10**7))
     def test_any_limit_is_found_with_few_requests_for_nothing(self, limit: int, start: int) -> None:
