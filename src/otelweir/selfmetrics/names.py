@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Kind = Literal["counter", "updowncounter", "gauge", "histogram"]
 
@@ -21,8 +20,7 @@ SERVER: Final = ("server.address", "server.port")
 COMPONENT: Final = ("otel.component.name", "otel.component.type")
 
 
-@dataclass(frozen=True, slots=True)
-class Instrument:
+class Instrument(NamedTuple):
     """One metric.
 
     Attributes:

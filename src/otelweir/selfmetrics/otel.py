@@ -96,11 +96,15 @@ class _Delivery:
         if max_bytes is not None:
             reads[names.LIMIT] = lambda: [Observation(max_bytes)]
         for instrument, read in reads.items():
-            _observe(self._meter, instrument, read)
+            _observe(self._meter, instrument, lambda read=read: read() if self._used() else ())  # type: ignore[misc]
         self._exchanges.listen(self._sent)
 
+    def _used(self) -> list[Lane]:
+        """Lanes to which something came: a process without telemetry has none about its delivery either."""
+        return [lane for lane in LANES if self._tally.of(lane).accepted]
+
     def _counts(self, count: Callable[[Lane], float]) -> Iterator[Observation]:
-        for lane in LANES:
+        for lane in self._used():
             yield Observation(count(lane), {SIGNAL: lane})
 
     def _lost(self) -> Iterator[Observation]:
