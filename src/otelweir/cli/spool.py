@@ -28,7 +28,7 @@ from otelweir.pipeline.spool.inspect import (
     records,
 )
 from otelweir.pipeline.spool.segment import WAITING
-from otelweir.selfmetrics.status import LaneStatus, Status, read_status
+from otelweir.selfmetrics.status import Status, read_status
 from otelweir.settings import load
 from otelweir.signals import LANES, Lane
 
@@ -210,8 +210,10 @@ def _view(where: Where, services: list[Service]) -> RenderableType:
             parts.append(Padding(_table(head, rows, right=("waiting", "bytes", "oldest")), (0, 0, 0, 2), expand=False))
         elif not service.problem:
             parts.append(Text("  nothing waits, and no process runs", "dim"))
-        for process in service.processes:
-            parts += [Text(f"  {line}") for line in _said(process)]
+        said = [row for process in service.processes for row in _said(process)]
+        if said:
+            table = _table(_SAID, said, right=("delivered", "requests of", "answered in"))
+            parts += [Text(), Padding(table, (0, 0, 0, 2), expand=False)]
         parts += [Text(f"  {line}", "yellow") for line in _troubles(service)]
         parts.append(Text())
     if not services:
@@ -240,34 +242,27 @@ def _says(process: Process) -> Status | None:
     return read_status(process.folder) if process.state != "orphan" else None
 
 
-def _said(process: Process) -> Iterator[str]:
+_SAID: Final = ("process", "signal", "delivered", "lost", "breaker", "requests of", "answered in", "to")
+
+
+def _said(process: Process) -> Iterator[list[str]]:
+    """How its delivery goes, by signal."""
     said = _says(process)
-    if said is None:
-        return
-    name = f"{process.pid} {said.service}".strip()
-    for lane, told in said.lanes.items():
+    first = str(process.pid)
+    for lane, told in said.lanes.items() if said else ():
         if told.accepted or told.failing:
-            yield f"{name}, {lane}: {', '.join(_told(told))}"
-
-
-def _told(lane: LaneStatus) -> Iterator[str]:
-    yield f"{lane.delivered:,} delivered"
-    yield f"{lane.waiting:,} waiting"
-    for why, count in lane.lost.items():
-        if count:
-            yield f"{count:,} lost ({why})"
-    if lane.endpoint:
-        yield f"to {lane.endpoint}"
-    if lane.breaker not in ("", "closed"):
-        yield f"breaker {lane.breaker}"
-    if lane.wait_s:
-        yield f"asked again in {of_age(lane.wait_s)}"
-    if lane.failing:
-        yield f"last failure: {lane.failing}"
-    if lane.target_bytes:
-        yield f"requests of {of_bytes(lane.target_bytes)}"
-    if lane.mean_s:
-        yield f"answered in {1000 * lane.mean_s:.0f} ms"
+            to = f"{told.endpoint}: {told.failing}" if told.failing else told.endpoint
+            yield [
+                first,
+                lane,
+                f"{told.delivered:,}",
+                ", ".join(f"{count:,} {why}" for why, count in told.lost.items() if count) or "0",
+                f"{told.breaker}, for {of_age(told.wait_s)}" if told.breaker == "open" else told.breaker,
+                of_bytes(told.target_bytes) if told.target_bytes else "",
+                f"{1000 * told.mean_s:.0f} ms" if told.mean_s else "",
+                to,
+            ]
+            first = ""
 
 
 def _troubles(service: Service) -> Iterator[str]:
@@ -459,7 +454,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: tuple[s
 
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0), collapse_padding=True)
     for name in head:
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+        last = name == head[-1]
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=not last, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell), "yellow" if cell == "orphan" else "") for cell in row))
     return table
