@@ -25,7 +25,7 @@ STATES: Final = ("closed", "open", "half-open")
 
 _COMPONENTS: Final[Mapping[Lane, str]] = {"traces": "span", "logs": "log", "metrics": "metric"}
 _EXPORTS: Final[Mapping[Lane, tuple[Instrument, Instrument]]] = {
-    # Not metrics: a record there is a whole collection, and the convention counts data points.
+    # Not metrics: a record there is a metric with all its data points, and the convention counts the points.
     "traces": (names.SPAN_EXPORTED, names.SPAN_INFLIGHT),
     "logs": (names.LOG_EXPORTED, names.LOG_INFLIGHT),
 }
@@ -96,15 +96,11 @@ class _Delivery:
         if max_bytes is not None:
             reads[names.LIMIT] = lambda: [Observation(max_bytes)]
         for instrument, read in reads.items():
-            _observe(self._meter, instrument, lambda read=read: read() if self._used() else ())  # type: ignore[misc]
+            _observe(self._meter, instrument, _when_used(self._tally, read))
         self._exchanges.listen(self._sent)
 
-    def _used(self) -> list[Lane]:
-        """Lanes to which something came: a process without telemetry has none about its delivery either."""
-        return [lane for lane in LANES if self._tally.of(lane).accepted]
-
     def _counts(self, count: Callable[[Lane], float]) -> Iterator[Observation]:
-        for lane in self._used():
+        for lane in LANES:
             yield Observation(count(lane), {SIGNAL: lane})
 
     def _lost(self) -> Iterator[Observation]:
@@ -162,8 +158,8 @@ class _Exporters:
 
     def make(self) -> None:
         for lane, (exported, inflight) in _EXPORTS.items():
-            _observe(self._meter, exported, partial(self._exported, lane))
-            _observe(self._meter, inflight, partial(self._inflight, lane))
+            _observe(self._meter, exported, _when_used(self._tally, partial(self._exported, lane)))
+            _observe(self._meter, inflight, _when_used(self._tally, partial(self._inflight, lane)))
         self._exchanges.listen(self._sent)
 
     def _exported(self, lane: Lane) -> Iterator[Observation]:
@@ -195,6 +191,11 @@ class _Exporters:
         del self._began[sent.lane]
         attributes, error = self._attributes(sent.lane), error_of(sent)
         self._durations.record(max(0.0, now - began), attributes if error is None else {**attributes, ERROR: error})
+
+
+def _when_used(tally: Tally, read: Read) -> Read:
+    """Nothing until something was accepted: a process without telemetry has none about its delivery either."""
+    return lambda: read() if any(count.accepted for count in tally.now().values()) else ()
 
 
 def _observe(meter: Meter, instrument: Instrument, read: Read) -> None:
