@@ -67,7 +67,7 @@ _MAX_PENDING: Final = 10_000
 _STALE_S: Final = 60.0
 """How old a folder must be that was begun and never got its name, to be swept away."""
 
-_SLICE: Final = 512
+_SLICE: Final = 256
 """Records that are handled at a time, about half a millisecond: whoever appends may be waiting."""
 
 _SPARE_FROM: Final = 0.25
@@ -249,16 +249,22 @@ class Spool:
             self._lose(lane, loss, 1)
             return False
         need = START + 3 * HEAD + len(group.resource) + len(group.scope) + len(record) + 16
+        writable = True
         for _ in range(3):  # a new segment may fail, too
             active = self._active.get(lane)
             if active is not None:
                 try:
                     if active.append(group, record, urgent, now):
                         return True
-                except (OSError, ValueError, TypeError):
+                except OSError as error:
+                    # It may have been the end of this file alone; but a file that fails at once is the disk's failure.
+                    if active.records == 0:
+                        self._problem(errors.SPOOL_IN_MEMORY, f"{self._folder}: {error.strerror or error}")
+                        writable = False
+                except (ValueError, TypeError):
                     pass
                 self._stop(lane)
-            segment = self._new_segment(lane, need, urgent)
+            segment = (self._new_segment if writable else self._new_in_memory)(lane, need, urgent)
             if segment is None:
                 return False
             self._add(segment)
