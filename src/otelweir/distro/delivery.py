@@ -28,7 +28,6 @@ from opentelemetry.metrics import MeterProvider
 from otelweir import errors
 from otelweir.distro.destinations import Destination
 from otelweir.distro.late import Late
-from otelweir.errors import Problem
 from otelweir.pipeline.spool.otlp import join
 from otelweir.pipeline.spool.place import default_folder
 from otelweir.pipeline.spool.spool import Spool
@@ -117,7 +116,6 @@ class Delivery:
             fsync_s=settings.spool_fsync,
             when_full=settings.spool_when_full,
             lost=self._lost,
-            warn=self._warn,
         )
         self.tally = Tally(self.spool.accepted)
         self.append = self.spool.append
@@ -249,10 +247,6 @@ class Delivery:
     def _lost(self, lane: Lane, why: Loss, records: int) -> None:
         self.tally.lost(lane, why, records)
         self._debug.event("lost", lane=lane, why=why.value, records=records)
-
-    def _warn(self, problem: Problem, detail: str) -> None:
-        errors.warn(problem, detail)
-        self._debug.event("warning", code=problem.code, detail=detail)
 
     def _breaker(self, change: Change) -> None:
         self._debug.event("breaker", change=str(change))
