@@ -242,7 +242,8 @@ class TestSurroundings:
     def test_grpc_has_a_type_of_its_own(self, tmp_path: Path) -> None:
         with Backend() as backend:
             world = World(tmp_path / "shop", backend, protocols={"logs": "grpc"})
-            assert world.by("otel.sdk.exporter.log.inflight", "otel.component.type") == {"otlp_grpc_log_exporter": 0}
+            world.log(1)
+            assert world.by("otel.sdk.exporter.log.inflight", "otel.component.type") == {"otlp_grpc_log_exporter": 1}
             assert world.by("otel.sdk.exporter.span.inflight", "otel.component.type") == {"otlp_http_span_exporter": 0}
             world.close()
 
@@ -284,6 +285,7 @@ class TestSurroundings:
         ],
     )
     def test_an_endpoint_tells_its_server(self, world: World, endpoint: str, expected: tuple[Any, Any]) -> None:
+        world.log(1)
         state = world.courier.state()["logs"]
         world.courier.state = lambda: {"logs": replace(state, endpoint=endpoint)}  # type: ignore[method-assign]
         [(attributes, _)] = world.points("otel.sdk.exporter.log.inflight")
