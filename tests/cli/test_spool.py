@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from otelweir.cli import cli
 from otelweir.pipeline.spool import Group, Spool
 from otelweir.pipeline.spool.inspect import aside_in, look, processes_in, records
-from otelweir.testing import Answer, Backend
+from otelweir.testing import Answer, Backend, GrpcBackend
 
 APPLICATION = """
     import os, signal, sys, time
@@ -372,6 +372,24 @@ class TestDrain:
         again = weir("drain", shop, OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint)
         assert (again.returncode, again.stdout) == (0, f"{shop}: nothing was left to send.\n")
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_sends_over_grpc_and_can_be_interrupted_there(self, number: signal.Signals, shop: Path) -> None:
+        environ = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+        with socket.create_server(("127.0.0.1", 0)) as hangs:
+            endpoint = f"http://127.0.0.1:{hangs.getsockname()[1]}"
+            with start("drain", shop, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, **environ) as process:
+                connection, _ = hangs.accept()
+                connection.recv(1)
+                process.send_signal(number)
+                output, _ = process.communicate(timeout=30)
+                connection.close()
+        assert (process.returncode, waiting(shop)) == (128 + number, 20)
+        assert "20 records (traces 10, logs 10) still wait" in output
+        with GrpcBackend() as backend:
+            done = weir("drain", shop, OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint, **environ)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert (len(backend.logs), len(backend.spans)) == (10, 10)
+
     def test_drains_all_services_of_a_folder(self, shop: Path, tmp_path: Path, backend: Backend) -> None:
         application(tmp_path / "cart")
         told = json.loads(weir("drain", tmp_path, "--json", "--endpoint", backend.endpoint).stdout)
@@ -467,8 +485,17 @@ class TestDrain:
         assert "could not be taken over. Run this as the user that the service runs as" in done.output
         assert waiting(shop) == 20
 
-    def test_a_wrong_endpoint_is_wrong_usage(self, shop: Path) -> None:
-        assert weir("drain", shop, "--endpoint", "collector").returncode == 2
+    @pytest.mark.parametrize("endpoint", ["collector", "ftp://collector", "http://", "http://collector:99999"])
+    def test_a_wrong_endpoint_is_wrong_usage(self, endpoint: str, shop: Path) -> None:
+        """Nothing goes to the default one instead."""
+        done = CliRunner().invoke(cli, ["spool", "drain", str(shop), "--endpoint", endpoint])
+        assert done.exit_code == 2
+        assert "is not a URL such as http://localhost:4318" in done.output
+
+    def test_the_folder_of_a_process_can_be_looked_at_and_not_drained(self, shop: Path) -> None:
+        (folder,) = processes_in(shop)
+        for name, code in {"status": 0, "verify": 0, "cat": 0, "drain": 2}.items():
+            assert CliRunner().invoke(cli, ["spool", name, str(folder)]).exit_code == code
 
     def test_no_key_is_printed(self, shop: Path, backend: Backend) -> None:
         backend.default_answer = Answer(401)

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import click
 
 from otelweir.cli.where import FOLDER, Where, where_is
 from otelweir.cli.words import of_bytes, of_records, printable
+from otelweir.pipeline.spool.place import PROCESS
 from otelweir.signals import LANES, Lane
 
 if TYPE_CHECKING:
@@ -24,6 +26,18 @@ if TYPE_CHECKING:
 
 _TELL_S: Final = 5.0
 """How often a line says how far it is, where there is no terminal."""
+
+
+def _url(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        parts = urlsplit(value or "http://unset")
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        # Not repeated: it may hold a password.
+        raise click.BadParameter("it is not a URL such as http://localhost:4318")
+    return value
 
 
 @click.command(
@@ -39,7 +53,12 @@ Examples:
 """,
 )
 @FOLDER
-@click.option("--endpoint", metavar="URL", help="Base URL to send to, instead of what OTEL_EXPORTER_OTLP_* say.")
+@click.option(
+    "--endpoint",
+    metavar="URL",
+    callback=_url,
+    help="Base URL to send to, instead of what OTEL_EXPORTER_OTLP_* say.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, 86400 * 365),
@@ -66,8 +85,11 @@ def command(
     from otelweir.settings import load
 
     where = where_is(folder)
-    if endpoint is not None and "://" not in endpoint:
-        raise click.BadParameter(f"{endpoint!r} is not a URL such as http://localhost:4318", param_hint="--endpoint")
+    if any(PROCESS.fullmatch(path.name) for path in where.services):
+        raise click.BadParameter(
+            f"{printable(where.folder)} is the folder of a process; name that of its service, the one above",
+            param_hint="FOLDER",
+        )
     with Stop() as stop:
         ways = Ways(os.environ, load(os.environ).settings, endpoint, stop)
         drains: dict[Path, Drain] = {}
