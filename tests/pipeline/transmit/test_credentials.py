@@ -114,7 +114,7 @@ class TestFile:
             f"WEIR-AUTH-001: {path}: No such file or directory",
             f"WEIR-AUTH-001: {path}: line 2 is not a header such as name: value",
             f"WEIR-AUTH-001: {path}: No such file or directory",
-            f"WEIR-AUTH-001: {path}: Is a directory",
+            f"WEIR-AUTH-001: {path}: it is no regular file",
         ]
         assert "cr3t" not in caplog.text + repr(headers)
 
@@ -129,9 +129,13 @@ class TestFile:
         os.mkfifo(path)
         assert HeadersFile(str(path))() == {}
         path.unlink()
-        for content in (b"a: b\n" * MAX_FILE, b"\xff\xfe\x00"):
+        path.write_text("x-key: good")
+        headers = HeadersFile(str(path))
+        for content in (b"x-key: good", b"a: b\n" * MAX_FILE, b"\xff\xfe\x00", b""):
             path.write_bytes(content)
-            assert HeadersFile(str(path))() == {}
+            assert headers() == {"x-key": "good"}
+        path.write_text("# none any more")
+        assert headers() == {}
 
 
 class TestToken:

@@ -14,6 +14,7 @@ import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from stat import S_ISREG
 from typing import Final, Protocol
 
 from otelweir.errors import HEADERS_FILE, LOGIN, Trouble
@@ -86,10 +87,13 @@ class HeadersFile:
             seen = (status.st_mtime_ns, status.st_ino, status.st_dev, status.st_size)
             if seen == self._seen:
                 return self._headers
-            with open(self._path, "rb", opener=_at_once) as file:
+            if not S_ISREG(status.st_mode):
+                raise ValueError("it is no regular file")
+            with open(self._path, "rb") as file:  # noqa: PTH123 - as given
                 raw = file.read(MAX_FILE + 1)
-            if len(raw) > MAX_FILE:
-                raise ValueError(f"it has more than {MAX_FILE} bytes")
+            if not 0 < len(raw) <= MAX_FILE:
+                # An empty one is about to be written.
+                raise ValueError(f"it has more than {MAX_FILE} bytes" if raw else "it is empty")
             self._headers = parse_headers(raw.decode("utf-8"))
         except OSError as error:
             self._trouble.say(HEADERS_FILE, f"{self._path}: {error.strerror or type(error).__name__}")
@@ -101,11 +105,6 @@ class HeadersFile:
             self._seen = seen
             self._trouble.over()
         return self._headers
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Open without waiting: somebody may name a pipe that nobody writes to."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @dataclass(frozen=True, slots=True)

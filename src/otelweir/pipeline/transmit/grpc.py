@@ -85,7 +85,7 @@ class Target:
                 host, _ = parts.hostname, parts.port
             except ValueError:
                 host = None
-            if not host or not parts.netloc.isascii():
+            if not host or not host.isascii() or not host.isprintable() or " " in host:
                 raise ValueError("the endpoint has no host") from None
             user, _, address = parts.netloc.rpartition("@")
             name, _, password = user.partition(":")
