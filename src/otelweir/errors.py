@@ -181,7 +181,7 @@ SPOOL_FAILED = _problem(
 SPOOL_ASIDE_FULL = _problem(
     "WEIR-SPOOL-006",
     "What was set aside takes its quarter of the spool, and its oldest files are deleted",
-    "Read what the endpoint refuses (`weir spool cat`), correct it, and empty the folder `aside`.",
+    "Read what the endpoint refuses (`weir spool cat --aside`), correct it, and empty the folder `aside`.",
 )
 PORT_IN_USE = _problem(
     "WEIR-SERVER-001",
