@@ -57,6 +57,36 @@ class TestSizing:
         sizing.answered(2000, 0.1)
         assert sizing.limit == 2001
 
+    def test_what_fails_is_not_tried_again_at_once(self) -> None:
+        """Else a server that gives up on large requests would fail at every other one."""
+        clock = Clock()
+        sizing = Sizing(start_bytes=1000, min_bytes=100, clock=clock)
+        failed = 0
+        for _ in range(50):
+            if sizing.target > 3000:
+                failed += 1
+                sizing.failed()
+            else:
+                sizing.answered(sizing.target, 0.5)
+            clock.advance(1)
+        assert failed == 1
+        assert sizing.target == 2000
+        clock.advance(60)
+        sizing.answered(2000, 0.5)
+        assert sizing.target == 4000
+
+    def test_after_an_outage_it_grows_to_what_it_was(self) -> None:
+        clock = Clock()
+        sizing = Sizing(start_bytes=1000, min_bytes=100, clock=clock)
+        for _ in range(4):
+            sizing.answered(sizing.target, 0.1)
+        for _ in range(10):
+            sizing.failed()
+        assert sizing.target == 100
+        for _ in range(20):
+            sizing.answered(sizing.target, 0.1)
+        assert sizing.target == 8000
+
     def test_a_limit_is_tried_again_now_and_then(self) -> None:
         clock = Clock()
         sizing = Sizing(start_bytes=1000, min_bytes=100, limit=1000, clock=clock)

@@ -3,6 +3,7 @@ server has shown to take."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -16,6 +17,9 @@ SLOW_S: Final = 5.0
 
 PROBE_S: Final = 600.0
 """How long a limit is believed, before one request tries whether it still holds."""
+
+CAUTION_S: Final = 60.0
+"""How long after a failure requests stay at the size of the last one that was quick: perhaps the next was too much."""
 
 _CLOSE_ENOUGH: Final = 0.9
 _BEYOND: Final = 1.25
@@ -62,6 +66,9 @@ class Sizing:
         self._learnt_at = clock()
         self._probing = False
         self._passed = 0
+        # The last request that was quick and worth the name, and until when none is to be larger.
+        self._quick = 0
+        self._caution_until = -math.inf
         self._target = float(start_bytes)
         self._fit(self._target)
 
@@ -99,7 +106,12 @@ class Sizing:
             self._probing = True
             self._target = float(min(self._max, int(self._limit * _BEYOND) + 1))
         elif took_s <= self._quick_s and sent_bytes * 2 >= self._target:
-            self._fit(self._target * self._factor)
+            grown = self._target * self._factor
+            if self._clock() < self._caution_until:
+                grown = max(self._target, min(grown, self._quick))
+            else:
+                self._quick = sent_bytes
+            self._fit(grown)
 
     def too_large(self, sent_bytes: int) -> None:
         """A request was too large for the server. The next has half its bytes at most."""
@@ -111,6 +123,8 @@ class Sizing:
 
     def failed(self) -> None:
         """A request failed. Perhaps it was too much at once: a server that gives up does not always say why."""
+        if self._quick:
+            self._caution_until = self._clock() + CAUTION_S
         self._fit(self._target / self._factor)
 
     def _due(self, limit: int) -> bool:
