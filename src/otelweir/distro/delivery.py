@@ -39,7 +39,6 @@ from otelweir.selfmetrics.debuglog import DebugLog
 from otelweir.selfmetrics.exchanges import Exchanges
 from otelweir.selfmetrics.flushed import Flushed
 from otelweir.selfmetrics.otel import instruments
-from otelweir.selfmetrics.status import status
 from otelweir.selfmetrics.tally import Count, Tally
 from otelweir.settings import Settings
 from otelweir.signals import Lane, Loss
@@ -104,7 +103,7 @@ class Delivery:
         self.folder = folder
         self._service = service
         self._environ = environ
-        self._debug = DebugLog(settings.debug_log)
+        self._debug = DebugLog(settings.debug_log, hide=self._secrets)
         self.exchanges = Exchanges()
         if self._debug.on:
             self.exchanges.listen(self._debug.request)
@@ -140,7 +139,7 @@ class Delivery:
         self._ended = False
         self._together = False
         self._adopt_at = self._publish_at = -math.inf
-        self._published: Mapping[Lane, Count] = {}
+        self._published: object = None
         self._started = time.time()
 
     def __repr__(self) -> str:
@@ -157,7 +156,7 @@ class Delivery:
             self._users[lane] = self._users.get(lane, 0) + 1
             if there is None:
                 self._destinations[lane] = destination
-                gate = self._gates.get(destination.key) or Gate(destination.endpoint, told=self._breaker)
+                gate = self._gates.get(destination.key) or Gate(destination.key, told=self._breaker)
                 self._gates[destination.key] = gate
                 sender = LateSender(destination)
                 self._senders.append(sender)
@@ -248,6 +247,9 @@ class Delivery:
         self.tally.lost(lane, why, records)
         self._debug.event("lost", lane=lane, why=why.value, records=records)
 
+    def _secrets(self) -> list[str]:
+        return [secret for destination in self._destinations.values() for secret in destination.secrets()]
+
     def _breaker(self, change: Change) -> None:
         self._debug.event("breaker", change=str(change))
 
@@ -291,10 +293,15 @@ class Delivery:
 
     def _publish(self) -> None:
         """Tell whoever looks at the folder how it goes, if that has changed."""
-        counts = self.tally.now()
-        if counts == self._published or self.spool.home is None:
+        if self.spool.home is None:
             return
-        self._published = counts
+        states = self.courier.state()
+        now = (self.tally.now(), {lane: (state.breaker, state.failing) for lane, state in states.items()})
+        if now == self._published:
+            return
+        self._published = now
+        from otelweir.selfmetrics.status import status  # only here: most processes end before
+
         self.spool.publish(
             status(
                 self.tally,

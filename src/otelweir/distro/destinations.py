@@ -62,6 +62,10 @@ class Destination:
     _auth: tuple[str, str, str, str | None] | None = field(default=None, repr=False)
     _environ: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
+    def secrets(self) -> list[str]:
+        """What must not be shown, whoever repeats it: the values of headers, and the password."""
+        return [value for _, value in self._headers] + ([self._auth[2]] if self._auth is not None else [])
+
     def sender(self) -> Any:
         """What sends there; see `otelweir.pipeline.transmit`. The libraries that it needs are loaded here.
 
@@ -84,9 +88,17 @@ class Destination:
         return LoggedIn(sender, login, timeout_s=self._timeout_s) if login is not None else sender
 
     def _plain_sender(self, headers: Callable[[], Mapping[str, str]], tls: Tls, agent: str) -> Any:
+        from otelweir.pipeline.transmit.compression import zstd_is_installed
+
         compression: Compression = self._compression  # type: ignore[assignment]
         if self.protocol == "grpc":
             return self._grpc_sender(headers, tls, agent, compression)
+        if compression == "zstd" and not zstd_is_installed():
+            errors.warn(
+                errors.MISSING_EXTRA,
+                "OTEL_EXPORTER_OTLP_COMPRESSION=zstd needs zstandard, and gzip takes its place:"
+                " pip install 'otelweir[zstd]'",
+            )
         if (session := self._provided("a requests.Session", _is_session)) is not None:
             from otelweir.pipeline.transmit.session import SessionSender
 
@@ -197,8 +209,7 @@ def destination(
         url, key = _grpc_endpoint(variables, endpoint)
     else:
         url, key = _http_endpoint(variables, endpoint)
-    given = variables.first("HEADERS", lambda text: text)
-    found = {**read_headers(given or ""), **{name.lower(): value for name, value in (headers or {}).items()}}
+    found = {**_headers(variables), **{name.lower(): value for name, value in (headers or {}).items()}}
     return Destination(
         lane,
         protocol,
@@ -263,6 +274,15 @@ def bad(variable: str, value: str, allowed: str) -> None:
     errors.warn(errors.BAD_VALUE, f"{variable}={masked(variable, value)!r} is not {allowed}")
 
 
+def _headers(variables: _Variables) -> Mapping[str, str]:
+    """The headers of the signal's own variable, else of all signals'; what is malformed is reported and left out."""
+    for variable, value, _ in variables.each("HEADERS"):
+        if any(part.strip() and not read_headers(part) for part in value.split(",")):
+            bad(variable, value, "pairs such as key=value,key2=value2, URL-encoded")
+        return read_headers(value)
+    return {}
+
+
 def _http_endpoint(variables: _Variables, endpoint: str | None) -> tuple[str, str]:
     words = "a URL such as http://localhost:4318"
     if endpoint is not None:
@@ -296,18 +316,18 @@ def _authority(url: str) -> str:
 
 
 def _grpc_endpoint(variables: _Variables, endpoint: str | None) -> tuple[str, str]:
-    from otelweir.pipeline.transmit.grpc import Target
+    from otelweir.pipeline.transmit.address import GrpcAddress
 
     given = [("endpoint", endpoint)] if endpoint is not None else []
     given += [(variable, value) for variable, value, _ in variables.each("ENDPOINT")]
     for name, value in given:
         try:
-            target = Target.of(value)
+            there = GrpcAddress.of(value)
         except ValueError:
             words = "an address such as http://localhost:4317"
             errors.warn(errors.BAD_VALUE, f"{name}={without_credentials(value)!r} is not {words}")
             continue
-        return value.strip(), target.address.lower()
+        return value.strip(), there.address.lower()
     return DEFAULTS["grpc"], urlsplit(DEFAULTS["grpc"]).netloc
 
 
