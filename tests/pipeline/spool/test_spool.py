@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -197,6 +199,224 @@ while spool.append("logs", (Group(b"r", b"s"), b"%d" % number)):
         assert found[: len(said)] == [line.strip() for line in said]
         assert len(found) <= len(said) + 1, "the last may have been accepted before it could be said"
 
+    @pytest.mark.parametrize("after", [0, 1, 2, 3])
+    def test_by_a_kill_while_files_are_used_again(
+        self, make: Callable[..., Spool], tmp_path: Path, told: Told, after: int
+    ) -> None:
+        """What was not yet delivered is there, and nothing looks damaged; what was may come again."""
+        program = """
+import os, sys, threading
+from pathlib import Path
+from otelweir.pipeline.spool import Group, Spool
+spool = Spool(Path(sys.argv[1]), segment_bytes=8192, min_free_bytes=0)
+def courier():
+    while True:
+        frames = spool.take("logs", 5000)
+        os.write(1, b"".join(b"done %s\\n" % frame.record for frame in frames))
+        spool.done(frames)
+        spool.sync()
+threading.Thread(target=courier, daemon=True).start()
+number = 0
+while spool.append("logs", (Group(b"r", b"s"), b"%d" % number)):
+    os.write(1, b"kept %d\\n" % number)
+    number += 1
+"""
+        child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "shop")], stdout=subprocess.PIPE)
+        assert child.stdout
+        said = [child.stdout.readline() for _ in range(3000 + 777 * after)]
+        child.send_signal(signal.SIGKILL)
+        said += child.stdout.readlines()
+        child.stdout.close()
+        child.wait()
+        kept = {line.split()[1] for line in said if line.startswith(b"kept") and line.endswith(b"\n")}
+        done = {line.split()[1] for line in said if line.startswith(b"done") and line.endswith(b"\n")}
+        spool = make()
+        spool.adopt()
+        found = taken(spool)
+        assert kept <= done | set(found)
+        assert len(found) == len(set(found))
+        assert (told.losses, told.problems) == ({}, [])
+
+
+class TestCounts:
+    """Accepted = delivered + lost + waiting, of this process."""
+
+    def test_begin_with_what_was_taken_over(self, make: Callable[..., Spool]) -> None:
+        first = make()
+        add(first, b"a", b"b", b"c")
+        first.done(first.take("logs", MANY, 1))
+        first.close()
+        assert (first.accepted("logs"), first.waiting("logs").records) == (3, 2), "what was left counts after the end"
+        second = make()
+        second.adopt()
+        add(second, b"d")
+        add(second, b"span", lane="traces")
+        assert [second.accepted(lane) for lane in ("logs", "traces", "metrics")] == [3, 1, 0]
+
+    def test_hold_through_damage(self, make: Callable[..., Spool], tmp_path: Path, told: Told) -> None:
+        first = make()
+        add(first, b"aaaa", b"bbbb", b"cccc")
+        first.close()
+        [file] = tmp_path.rglob("*.seg")
+        file.write_bytes(file.read_bytes().replace(b"bbbb", b"bxbb"))
+        second = make()
+        assert (second.adopt(), second.accepted("logs"), sum(told.losses.values())) == (2, 3, 1)
+
+    def test_hold_when_it_is_full(self, make: Callable[..., Spool], told: Told) -> None:
+        for policy in ("drop_oldest", "refuse_newest"):
+            spool = make(max_bytes=65536, segment_bytes=8192, when_full=policy)
+            for number in range(2000):
+                add(spool, b"x" * 100, urgent=number % 5 == 0)
+            lost = sum(told.losses.values())
+            assert spool.accepted("logs") == 2000 == lost + spool.waiting("logs").records
+            spool.done(spool.take("logs", MANY))
+            spool.close()
+            told.losses.clear()
+
+    def test_hold_after_the_end(self, make: Callable[..., Spool], told: Told) -> None:
+        spool = make(None)
+        add(spool, b"a", b"b")
+        spool.close()
+        add(spool, b"c")
+        assert (spool.accepted("logs"), sum(told.losses.values()), spool.waiting("logs").records) == (3, 3, 0)
+
+    def test_hold_with_threads(self, make: Callable[..., Spool], told: Told) -> None:
+        """Several append, one takes, finishes and looks after the files, which are changed and used again meanwhile."""
+        spool = make(segment_bytes=8192)
+        found: list[bytes] = []
+        over = threading.Event()
+
+        def courier() -> None:
+            while not over.is_set() or spool.waiting("logs").records:
+                frames = spool.take("logs", 20_000)
+                if len(frames) > 1:
+                    spool.give_back(frames[:1])
+                    del frames[0]
+                found.extend(frame.record for frame in frames)
+                spool.done(frames)
+                spool.sync(now=True)
+
+        def work(who: int) -> None:
+            for number in range(3000):
+                assert spool.append("logs", (GROUP, b"%d-%d" % (who, number)))
+
+        threads = [threading.Thread(target=work, args=(who,)) for who in range(3)]
+        sender = threading.Thread(target=courier)
+        for thread in (sender, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        over.set()
+        sender.join()
+        assert sorted(found) == sorted(b"%d-%d" % (who, number) for who in range(3) for number in range(3000))
+        assert (spool.accepted("logs"), told.losses, told.problems) == (9000, {}, [])
+
+
+class TestParts:
+    def test_what_is_fresh_goes_beside_what_is_old(self, make: Callable[..., Spool]) -> None:
+        first = make()
+        add(first, b"left")
+        first.close()
+        now = 1000.0
+        spool = make(segment_bytes=4096, clock=lambda: now)
+        spool.adopt()
+        add(spool, b"a", b"x" * 4000)
+        now = 1011.0
+        add(spool, b"y" * 4000, b"c")
+        assert [frame.record[:4] for frame in spool.take("logs", MANY, part="fresh")] == [b"yyyy", b"c"]
+        assert [frame.record[:4] for frame in spool.take("logs", MANY, part="backlog")] == [b"left", b"a", b"xxxx"]
+
+    def test_a_large_record_does_not_fall_behind(self, make: Callable[..., Spool]) -> None:
+        spool = make(segment_bytes=4096)
+        add(spool, b"a", b"x" * 3000, b"y" * 3000, b"b")
+        assert [[frame.record[:1] for frame in spool.take("logs", 1000)] for _ in range(4)] == [
+            [b"a"], [b"x"], [b"y"], [b"b"],
+        ]  # fmt: skip
+
+
+class TestStatus:
+    def test_is_there_while_the_process_lives(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        spool = make()
+        spool.publish({"waiting": 0})
+        assert list(tmp_path.rglob("status.json")) == [], "a process that wrote nothing has no folder"
+        add(spool, b"a")
+        spool.publish({"waiting": 1})
+        spool.publish({"waiting": 2, "at": Path("x")})
+        assert spool.home is not None
+        status = spool.home / "status.json"
+        assert json.loads(status.read_text()) == {"waiting": 2, "at": "x"}
+        assert stat.S_IMODE(status.stat().st_mode) == 0o600
+        endless: list[object] = []
+        endless.append(endless)
+        spool.publish({"of itself": endless})
+        assert json.loads(status.read_text())["waiting"] == 2
+        spool.done(spool.take("logs", MANY))
+        spool.close()
+        assert list((tmp_path / "shop").iterdir()) == []
+
+    def test_of_a_dead_one_goes(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        first = make()
+        add(first, b"a")
+        first.publish({})
+        first.after_fork()  # as after a crash
+        second = make()
+        assert second.adopt() == 1
+        assert list(tmp_path.rglob("status.json")) == []
+
+
+class TestSpares:
+    def spares(self, folder: Path) -> int:
+        return sum(path.stat().st_size == 8192 for path in folder.rglob("*.seg"))
+
+    def test_are_made_when_they_will_be_needed(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        spool = make(segment_bytes=8192)
+        spool.sync()
+        assert list(tmp_path.rglob("*.seg")) == [], "an idle service has no files"
+        add(spool, b"a")
+        spool.sync()
+        assert self.spares(tmp_path) == 0, "a little one begins with one small file"
+        add(spool, b"x" * 3000)
+        spool.sync()
+        assert self.spares(tmp_path) == 1
+        add(spool, b"b" * 3000)
+        assert (self.spares(tmp_path), len(list(tmp_path.rglob("*.seg")))) == (1, 2), "it was taken into use"
+        spool.sync()
+        spool.close()
+        again = make()
+        assert again.adopt() == 3
+        assert [record[:1] for record in taken(again)] == [b"a", b"x", b"b"]
+
+    def test_go_with_the_process(self, make: Callable[..., Spool], tmp_path: Path) -> None:
+        first = make(segment_bytes=8192)
+        for _ in range(3):
+            add(first, b"x" * 3000)
+            first.sync()
+        first.after_fork()  # as after a crash
+        second = make()
+        assert second.adopt() == 3
+        second.done(second.take("logs", MANY))
+        second.close()
+        assert list((tmp_path / "shop").iterdir()) == []
+
+    def test_are_not_the_reason_why_records_go(self, make: Callable[..., Spool], tmp_path: Path, told: Told) -> None:
+        spool = make(segment_bytes=8192, max_bytes=65536)
+        kept = 0
+        while not told.losses and kept < 1000:
+            add(spool, b"x" * 1000)
+            spool.sync()
+            kept += 1
+        assert kept > 40
+        assert spool.disk_bytes() == sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 65536
+
+
+class TestSeveralProcesses:
+    def test_share_the_quota(self, make: Callable[..., Spool]) -> None:
+        """Each looks at the others' files after at most four of its own, and whenever its own view says it is full."""
+        spools = [make(segment_bytes=4096, max_bytes=256 * 1024) for _ in range(4)]
+        for number in range(800):
+            add(spools[number % 4], b"x" * 1000)
+        assert spools[0].disk_bytes() <= 256 * 1024 + 4 * 4 * 4096
+
 
 class TestOrphans:
     def test_the_living_keep_theirs(self, make: Callable[..., Spool]) -> None:
@@ -357,6 +577,14 @@ class TestTheFolder:
         again.adopt()
         assert taken(again) == [b"a", b"b", b"c"], "it is on disk again"
 
+    def test_may_be_called_quota(self, make: Callable[..., Spool], tmp_path: Path, told: Told) -> None:
+        """A short disk is not a reached quota, whatever the path says."""
+        spool = make(tmp_path / "quota of 1 bytes" / "shop", min_free_bytes=2**60)
+        assert (add(spool, b"a"), taken(spool)) == ([True], [b"a"])
+        assert (told.problems, told.losses) == (["WEIR-SPOOL-001"], {})
+        kept = make(tmp_path / "quota" / "shop")
+        assert (add(kept, b"a"), taken(kept), kept.folder) == ([True], [b"a"], tmp_path / "quota" / "shop")
+
     def test_may_be_a_file(self, make: Callable[..., Spool], tmp_path: Path, told: Told) -> None:
         (tmp_path / "shop").write_text("no folder")
         spool = make()
@@ -404,6 +632,18 @@ class TestSetAside:
         [file] = tmp_path.rglob("*.aside")
         [kept] = set_aside_in(file)
         assert (kept.lane, kept.reason, kept.group, kept.record) == ("logs", "400: no such field", GROUP, b"a")
+
+    def test_has_a_limit(self, make: Callable[..., Spool], tmp_path: Path, told: Told) -> None:
+        """What nobody will send must not take the place of what somebody will."""
+        spool = make(max_bytes=256 * 1024, segment_bytes=8192)
+        for number in range(100):
+            add(spool, b"%03d" % number + b"x" * 3000)
+            spool.set_aside(spool.take("logs", MANY), "400")
+        spool.close()
+        files = list(tmp_path.rglob("*.aside"))
+        assert sum(path.stat().st_size for path in files) <= 64 * 1024
+        assert max(kept.record[:3] for path in files for kept in set_aside_in(path)) == b"099"
+        assert told.problems == ["WEIR-SPOOL-006"]
 
 
 class TestASignalHandler:

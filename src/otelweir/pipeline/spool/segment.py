@@ -377,7 +377,8 @@ class Segment:
             magic, version, lane_number, identity, created = _FILE.unpack_from(data)
             whole = magic == _MAGIC and version == VERSION and lane_number < len(LANES)
             lane = LANES[lane_number] if whole else named_lane
-        if not whole:
+        # A process that was killed while it made the file promised nothing.
+        if not whole and (0 < len(data) < START or data[START:].strip(b"\0")):
             damage.append(Damage(0, min(START, len(data))))
         segment = Segment(path, lane, number, identity, created)
         segment.damage = damage
