@@ -128,6 +128,14 @@ class TestSending:
         assert "a" not in backend.requests[0].headers
         assert backend.requests[0].headers["b"] == "2"
 
+    def test_a_malformed_header_is_said_without_its_value(
+        self, server: tuple[str, Backend], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        protocol, backend = server
+        assert sent(to(ENDPOINT=backend.endpoint, PROTOCOL=protocol, HEADERS="Bearer s3cr3t,a=1")) == Delivered()
+        assert backend.requests[0].headers["a"] == "1"
+        assert "OTEL_EXPORTER_OTLP_HEADERS='***,a=***' is not pairs such as key=value" in caplog.text
+
     def test_the_time_out_counts_in_seconds(self, server: tuple[str, Backend]) -> None:
         protocol, backend = server
         backend.answers = [Answer(delay_s=3)]

@@ -61,7 +61,7 @@ class TestValues:
             ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "https://", "a URL"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "Bearer abc", "pairs such as key=value"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "a number, 0 or more"),
-            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "none, gzip or deflate"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli", "none, gzip, deflate or zstd"),
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file.pem", "No such file"),
             ("OTEL_TRACES_SAMPLER", "parentbased_ratio", "did you mean parentbased_traceidratio?"),
             ("OTEL_PROPAGATORS", "b3", "tracecontext"),

@@ -157,7 +157,7 @@ VALUES: Final[Mapping[str, Check]] = {
            "ENDPOINT": _url,
            "HEADERS": _headers,
            "TIMEOUT": _number(whole=False),
-           "COMPRESSION": _one_of("none", "gzip", "deflate"),
+           "COMPRESSION": _one_of("none", "gzip", "deflate", "zstd"),
            "CERTIFICATE": _readable,
            "CLIENT_CERTIFICATE": _readable,
            "CLIENT_KEY": _readable,

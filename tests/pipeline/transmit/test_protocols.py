@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 
 from otelweir.pipeline.transmit import Delivered, HttpSender, Rejected, RetryAfter, Tls, TooLarge, Unauthorised
-from otelweir.pipeline.transmit.grpc import MAX_ANSWER, GrpcSender
+from otelweir.pipeline.transmit.grpc import MAX_ANSWER, GrpcSender, library
 from otelweir.signals import LANES, Lane
 from otelweir.testing import Answer, Backend, GrpcBackend
 
@@ -425,6 +427,28 @@ class TestOnlyGrpc:
             assert 0 < sending.wire_bytes < sending.raw_bytes / 4
             sending.send(noise := os.urandom(5000), "traces")
             assert sending.wire_bytes == len(noise)
+
+    def test_without_grpcio_everything_waits_and_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "grpc", None)
+        library.cache_clear()
+        try:
+            outcome = GrpcSender("http://127.0.0.1:1").send(BODY, "logs")
+        finally:
+            library.cache_clear()
+        assert outcome == RetryAfter(None, "grpcio is not installed: pip install grpcio")
+
+    def test_reading_an_endpoint_imports_nothing_heavy(self) -> None:
+        """The application does it while it starts."""
+        program = """if True:
+            import sys
+            from otelweir.distro.destinations import destination
+            from otelweir.settings import Settings
+            for protocol in ("grpc", "http/protobuf"):
+                destination("logs", {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol}, settings=Settings())
+            print([name for name in ("http.client", "grpc", "requests") if name in sys.modules])
+        """
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
 
     def test_it_is_not_instrumented(self) -> None:
         """A wrapper as instrumentation puts around what makes channels must not see ours."""

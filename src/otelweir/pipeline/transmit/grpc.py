@@ -14,15 +14,13 @@ import os
 import threading
 import time
 import weakref
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
-from urllib.parse import unquote, urlsplit
 
+from otelweir.pipeline.transmit.address import GrpcAddress
 from otelweir.pipeline.transmit.compression import MIN_BYTES, Compression, compressed
 from otelweir.pipeline.transmit.headers import FRAMES, hushed, metadata
 from otelweir.pipeline.transmit.outcome import Delivered, Outcome, RetryAfter, Unauthorised, of_failure, of_grpc
@@ -51,69 +49,13 @@ _SETTLE_S: Final = 0.02
 _RETRY_INFO: Final = b"type.googleapis.com/google.rpc.RetryInfo"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What gRPC connects to.
-
-    Attributes:
-        address: As gRPC wants it: `collector:4317`, or a name of its own, such as `dns:///collector:4317`.
-        secure: Whether with TLS.
-        authorization: Made of a user and a password in the endpoint; empty where there are none.
-    """
-
-    address: str
-    secure: bool
-    authorization: str = field(default="", repr=False)
-
-    @classmethod
-    def of(cls, endpoint: str, insecure: bool | None = None) -> Target:
-        """Read an endpoint as OpenTelemetry's exporter does.
-
-        Args:
-            endpoint: A URL of `http://` or `https://`, of which the path does not count, or a name that gRPC resolves.
-            insecure: Whether to do without TLS. `https://` wins over it; None leaves it to the scheme, and without one
-                it is TLS.
-
-        Raises:
-            ValueError: There is no host in it. The text does not repeat it.
-        """
-        text = endpoint.strip()
-        scheme, sign, rest = text.partition("://")
-        if sign and scheme.lower() in ("http", "https"):
-            try:
-                parts = urlsplit(text)
-                host, _ = parts.hostname, parts.port
-            except ValueError:
-                host = None
-            if not host or not host.isascii() or not host.isprintable() or " " in host:
-                raise ValueError("the endpoint has no host") from None
-            user, _, address = parts.netloc.rpartition("@")
-            name, _, password = user.partition(":")
-            key = b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode() if user else ""
-            secure = scheme.lower() == "https" or insecure is False
-            return cls(address, secure, f"Basic {key}" if key else "")
-        if (
-            not text
-            or not text.isascii()
-            or not text.isprintable()
-            or " " in text
-            or "@" in text
-            or (sign and not rest)
-        ):
-            raise ValueError("the endpoint is no address that gRPC knows")
-        return cls(text, not insecure)
-
-    def __str__(self) -> str:
-        return f"{'grpcs' if self.secure else 'grpc'}://{self.address}"
-
-
 class GrpcSender:
     """Sends the requests of one endpoint, of any signal. Threads may use it at the same time, and it survives a fork.
 
     Args:
         endpoint: `http://collector:4317`, `https://…`, `collector:4317`, or another name that gRPC resolves.
         headers: Asked before each request, so that keys may rotate. Whatever it raises counts as a missing key.
-        insecure: See `Target.of`.
+        insecure: See `GrpcAddress.of`.
         timeout_s: For one request, from the look-up of the name to the end of the answer.
         compression: What to compress requests with. gRPC knows no zstd; gzip takes its place.
         tls: Certificates; read when a channel is made, which is made anew when they changed.
@@ -140,7 +82,7 @@ class GrpcSender:
         user_agent: str = "otelweir",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._target = Target.of(endpoint, insecure)
+        self._target = GrpcAddress.of(endpoint, insecure)
         self._headers = headers
         self._timeout_s = timeout_s
         self._compression: Compression = compression
