@@ -1,4 +1,4 @@
-"""Two queues before a log exporter, so that a flood costs neither an error nor a count.
+"""Two queues before a log exporter that does not use the spool, so that a flood costs neither an error nor a count.
 
 The SDK's batch processor drops its oldest records when they come faster than they leave. Here errors and events, the
 roll-ups among them, have a queue of their own, long enough for what a burst brings. Where the queue of the others is
