@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import threading
 import time
@@ -370,8 +371,63 @@ class TestTheThread:
         assert not thread.flush(60)
         assert server.requests == []
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    def test_a_child_has_one_of_its_own(self) -> None:
+        """Forked while the parent's is on its way with a probe, of which the child will hear nothing."""
+        on_its_way, over = threading.Event(), threading.Event()
+        answers: list[Outcome] = [RetryAfter(None, "refused")] * 5
+        parent = os.getpid()
+
+        def answer(records: list[bytes]) -> Outcome:
+            if answers:
+                return answers.pop()
+            if os.getpid() == parent:
+                on_its_way.set()
+                over.wait(60)
+            return Delivered()
+
+        world = World({"logs": Server(answer)})
+        world.add("logs", b"parent's")
+        while world.gate.breaker.state == "closed":
+            world.run(1)
+        world.clock.advance(60)
+        thread = world.thread()
+        assert on_its_way.wait(20)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                world.spool.after_fork()
+                thread.after_fork()
+                world.add("logs", b"child's")
+                code = 0 if thread.flush(20) and world.left("logs") == 0 else 2
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        over.set()
+        assert thread.flush(20)
+        thread.stop(10)
+        assert world.tally.of("logs").delivered == 1
+
+    def test_another_one_may_take_its_place(self) -> None:
+        server = Server(lambda records: Delivered())
+        world = World({"logs": server})
+        world.thread().stop(10)
+        thread = world.thread()
+        world.add("logs", b"one")
+        assert thread.flush(20)
+        thread.stop(10)
+
 
 class TestWhatItTells:
+    def test_of_metrics_the_server_counts_data_points(self, caplog: pytest.LogCaptureFixture) -> None:
+        world = World({"metrics": Server(lambda records: Delivered(1000, "too old"))})
+        world.add("metrics", b"one", b"two")
+        world.run(1)
+        count = world.tally.of("metrics")
+        assert (count.delivered, count.lost, count.waiting) == (0, {Loss.REJECTED: 2}, 0)
+        assert "1000 data points (metrics): too old" in caplog.text
+
     def test_each_request_and_the_state_of_each_lane(self) -> None:
         outcomes: list[Outcome] = [TooLarge("HTTP 413"), Delivered(), Delivered(), RetryAfter(None, "HTTP 503")]
         server = Server(lambda records: outcomes.pop(0))

@@ -749,7 +749,7 @@ class CourierThread:
         self._interval_s = interval_s
         self._more = more
         self._chores = chores
-        self._ended = False
+        self._ended = courier.stopping = False
         self._begin()
 
     def __repr__(self) -> str:
