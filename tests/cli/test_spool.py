@@ -450,6 +450,20 @@ class TestDrain:
         assert aside_in(shop) == []
         assert weir("cat", shop, "--aside").stdout == ""
 
+    def test_what_there_is_no_room_for_stays_aside(self, tmp_path: Path, backend: Backend) -> None:
+        """What is sent again must not drive out what waits."""
+        spool = Spool(tmp_path, min_free_bytes=0)
+        for _ in range(1500):
+            spool.append("logs", (Group(b"", b""), b"\x12\xea\x07\x2a\xe7\x07\x0a\xe4\x07" + b"x" * 996))
+        spool.set_aside(spool.take("logs", 2**24, 10**4), "odd")
+        spool.close()
+        done = weir("drain", tmp_path, "--aside", "--endpoint", backend.endpoint, WEIR_SPOOL_MAX_BYTES="1MiB")
+        assert done.returncode == 1
+        assert "1,500 records still set aside: there is no room to take them back" in done.stdout
+        done = weir("drain", tmp_path, "--aside", "--endpoint", backend.endpoint, WEIR_SPOOL_MAX_BYTES="2MiB")
+        assert (done.returncode, len(backend.logs)) == (0, 1500)
+        assert aside_in(tmp_path) == []
+
     def test_what_is_refused_again_is_set_aside_again(self, shop: Path, backend: Backend) -> None:
         backend.default_answer = Answer(400)
         weir("drain", shop, "--endpoint", backend.endpoint)

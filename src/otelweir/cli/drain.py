@@ -112,7 +112,10 @@ def _once(where: Where, ways: Ways, drains: dict[Path, Drain], timeout: float, *
 
     _join(where, ways, drains, aside=aside)
     with _progress(drains, quiet=quiet) as told:
-        run(list(drains.values()), ways.stop, timeout, told)
+        while run(list(drains.values()), ways.stop, timeout, told) and aside:
+            # There may be room now for what had none before.
+            if not sum(one.take_back() for one in drains.values()):
+                break
 
 
 def _follow(folder: Path | None, ways: Ways, drains: dict[Path, Drain], *, aside: bool, quiet: bool) -> None:
@@ -214,7 +217,13 @@ def _conclude(where: Where, drains: list[Drain], ways: Ways, stop: Stop, *, as_j
     """Say what became of it, and leave."""
     left = {one.folder: [path for path in one.left_behind() if not _just_left(path, one)] for one in drains}
     ok = not any(
-        one.left() or one.aside.total() or one.refused.total() or one.lost.total() or left[one.folder] or one.unreadable
+        one.left()
+        or one.aside.total()
+        or one.refused.total()
+        or one.lost.total()
+        or left[one.folder]
+        or one.unreadable
+        or one.not_taken_back()
         for one in drains
     )
     if as_json:
@@ -241,6 +250,7 @@ def _drain_json(one: Drain, left: list[Path], ways: Ways) -> dict[str, Any]:
         "delivered": dict(one.delivered),
         "waiting": one.left(),
         "set_aside": {lane: count for lane, count in one.aside.items() if count},
+        "not_taken_back": one.not_taken_back(),
         "refused": {lane: count for lane, count in one.refused.items() if count},
         "lost": {why.value: count for why, count in one.lost.items()},
         "bytes": one.bytes,
@@ -276,6 +286,11 @@ def _verdicts(where: Where, drains: list[Drain], left: dict[Path, list[Path]], w
             )
         if one.refused.total():
             yield f"{name}: {_by_lane(one.refused)} refused by the server within requests that it took; they are gone."
+        if there := one.not_taken_back():
+            yield (
+                f"{name}: {of_records(there)} still set aside: there is no room to take them back "
+                "(WEIR_SPOOL_MAX_BYTES), or somebody else is at it."
+            )
         if one.lost.total():
             why = ", ".join(f"{loss.value} {count:,}" for loss, count in one.lost.items())
             count = of_records(one.lost.total())

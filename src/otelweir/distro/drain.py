@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from otelweir.distro.destinations import destination
 from otelweir.errors import Problem
 from otelweir.pipeline.spool import Spool, join
 from otelweir.pipeline.spool.aside import delete_spent, hand_over
-from otelweir.pipeline.spool.inspect import Record, aside_in, processes_in
+from otelweir.pipeline.spool.inspect import Record, aside_in, contents, processes_in
 from otelweir.pipeline.transmit import Courier, Delivered, Gate, Outcome, RetryAfter, Route, Sizing, Unauthorised
 from otelweir.pipeline.transmit.courier import Sent
 from otelweir.settings import Settings
@@ -176,6 +176,7 @@ class Drain:
         self.home = ""
         self._left: dict[Lane, int] = {}
         self._taking_back = False
+        self._paths: list[Path] | None = None
         settings = ways.settings
         self._spool = Spool(
             folder,
@@ -224,20 +225,32 @@ class Drain:
         return sum(state != "orphan" and path != self._spool.home for path, state in processes_in(self.folder).items())
 
     def take_back(self) -> int:
-        """Have what was set aside wait again; how many records."""
+        """Have what was set aside before the first call wait again, as far as there is room; how many records."""
         found = 0
+        if self._paths is None:
+            self._paths = aside_in(self.folder)
         self._taking_back = True
-        paths = aside_in(self.folder)
-        for path in paths:
+        self.unreadable = []
+        for path in self._paths:
             try:
                 found += hand_over(path, self._keep, lambda: self._spool.sync(now=True))
+            except FileNotFoundError:
+                pass
             except OSError as error:
                 self.unreadable.append(f"{path}: {error.strerror or error}")
         if not self.running():
-            delete_spent(paths)
+            delete_spent(self._paths)
         self._taking_back = False
         self.adopted += found
         return found
+
+    def not_taken_back(self) -> int:
+        """Records that lie where they were set aside, though they were asked for."""
+        left = 0
+        for path in self._paths or ():
+            with suppress(OSError):
+                left += contents(path, live=True).waiting
+        return left
 
     def _keep(self, record: Record) -> bool:
         return self._spool.append(record.lane, (record.group, record.record))
