@@ -428,6 +428,15 @@ class TestOnlyGrpc:
             sending.send(noise := os.urandom(5000), "traces")
             assert sending.wire_bytes == len(noise)
 
+    def test_a_server_that_cannot_decompress_gets_it_as_it_is(self) -> None:
+        with GrpcBackend() as backend:
+            backend.answers = [Answer(404, body=b'grpc: Decompressor is not installed for grpc-encoding "gzip"')]
+            sending = GrpcSender(backend.endpoint, compression="gzip")
+            for count in (2, 3):
+                assert sending.send(request_of(500), "logs") == Delivered()
+                assert len(backend.requests) == count
+                assert sending.wire_bytes == sending.raw_bytes
+
     def test_without_grpcio_everything_waits_and_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "grpc", None)
         library.cache_clear()

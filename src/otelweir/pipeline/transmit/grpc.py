@@ -138,6 +138,7 @@ class GrpcSender:
             return RetryAfter(None, f"grpcio is not installed: {REMEDY}")
         self.raw_bytes = len(body)
         self.wire_bytes, algorithm = self._squeezed(body, grpc)
+        plain = grpc.Compression.NoCompression
         if self._clock() >= until:
             return of_failure(TimeoutError())
         with self._quiet:
@@ -153,15 +154,21 @@ class GrpcSender:
                 body, timeout=max(0.001, until - self._clock()), metadata=sent, compression=algorithm
             )
         except grpc.RpcError as error:
-            return self._refused(error, channel)
+            outcome = self._refused(error, channel)
+            if algorithm == plain or error.code() != grpc.StatusCode.UNIMPLEMENTED or not _of_compression(error):
+                return outcome
+            # The server cannot read it as it is, and will not be able to read the next one either.
+            self._compression = "none"
         except ValueError as error:
             # The channel was closed by another thread between the two lines above.
             return of_failure(error)
+        else:
+            return of_grpc("OK", body=answer)
         finally:
             with self._quiet:
                 self._calls -= 1
                 self._quiet.notify_all()
-        return of_grpc("OK", body=answer)
+        return self._call(body, lane, sent, until)
 
     def _refused(self, error: Any, channel: _Channel) -> Outcome:
         code, details = error.code().name, error.details() or ""
@@ -314,6 +321,11 @@ if hasattr(os, "register_at_fork"):
 def _ours(details: str) -> bool:
     """Whether a message that is too large was the answer, not the request."""
     return "CLIENT: Received message larger than max" in details
+
+
+def _of_compression(error: Any) -> bool:
+    """Whether a server says that it cannot decompress; there is no code for it alone."""
+    return "compress" in (error.details() or "").lower()
 
 
 def _status(retry_info: bytes | None) -> bytes:
