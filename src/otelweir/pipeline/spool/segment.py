@@ -815,23 +815,29 @@ class Segment:
             if self._out.pop(at, 0):
                 heapq.heappush(self._back, at)
 
-    def urgent_ones(self) -> list[tuple[Group, bytes, int]]:
-        """The urgent records that wait, with their times.
+    def urgent_ones(self, max_bytes: int) -> list[tuple[Group, bytes, int]] | None:
+        """The urgent records that wait, with their times, in their order; None when they are larger than so much.
 
         Raises:
             OSError: The file cannot be read.
         """
         data = self._data()
-        found_urgent = []
-        for found in frames(data, self._seed):
-            if isinstance(found, Damage):
-                continue
-            if found.kind == _GROUP:
-                self._learn(found)
-            elif found.kind == _URGENT and found.state == WAITING and found.group in self._introduced:
-                found_urgent.append((self._introduced[found.group], found.payload, found.time))
-        self._loaded = None if not self._out else self._loaded
-        return found_urgent
+        places: list[Found] = []
+        size = 0
+        for number in self._introduced:
+            # Looking for them is much quicker than going through all frames: somebody waits for the room.
+            needle = _TAIL.pack(WAITING, _URGENT, number, _MARK)
+            at = data.find(needle)
+            while at >= 0:
+                found = frame_at(data, at - _AT_STATE, self._seed) if at % 4 == 0 else None
+                if found is not None:
+                    places.append(found)
+                    size += found.size
+                    if size > max_bytes:
+                        return None
+                at = data.find(needle, at + 1)
+        self._loaded = self._loaded if self._out else None
+        return [(self._introduced[found.group], found.payload, found.time) for found in sorted(places)]
 
     def _learn(self, found: Found) -> None:
         if found.group not in self._introduced and len(found.payload) >= 4:

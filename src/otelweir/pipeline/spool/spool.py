@@ -446,30 +446,30 @@ class Spool:
 
     def _compact(self, segment: Segment) -> bool:
         """Drop what is not urgent; False where that gains too little."""
+        if segment.urgent * 2 > segment.records:
+            return False
         try:
-            kept = segment.urgent_ones()
+            kept = segment.urgent_ones(segment.size // 2)
         except OSError:
             self._give_up(segment)
             return True
+        if kept is None:
+            segment.urgent = segment.records  # not looked at again
+            return False
         groups = {group for group, _, _ in kept}
         size = START + sum(len(record) + HEAD + 4 for _, record, _ in kept)
         size += sum(len(group.resource) + len(group.scope) + HEAD + 8 for group in groups)
-        if kept and size > segment.size // 2:
-            return False
         if kept:
-            try:
-                if segment.path is None:
-                    fresh = Segment.in_memory(segment.lane, size, segment.number, segment.created)
-                else:
-                    fresh = Segment.create(
-                        segment.path.parent, segment.lane, size, segment.number, segment.created, mapped=False
-                    )
-                for group, record, when in kept:
-                    if not fresh.append(group, record, True, when):
-                        raise OSError(errno.ENOSPC, "too small")
-            except OSError:
-                return False
+            fresh = Segment.in_memory(segment.lane, size, segment.number, segment.created)
+            for group, record, when in kept:
+                if not fresh.append(group, record, True, when):
+                    return False
             fresh.seal()
+            if segment.path is not None:
+                try:
+                    fresh.move_to_disk(segment.path.parent)
+                except OSError:
+                    return False
             fresh.adopted = segment.adopted
             self._add(fresh, self._lanes[segment.lane].index(segment))
         self._drop(segment, segment.waiting - len(kept))
