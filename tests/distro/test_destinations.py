@@ -337,3 +337,41 @@ def test_what_a_session_logs_is_known_to_be_ours(providers: None) -> None:
 
 def test_the_name_has_versions() -> None:
     assert len([word for word in user_agent().split() if "/" in word]) == 2
+
+
+class TestUnderTheLauncher:
+    """With nothing but variables."""
+
+    @pytest.mark.parametrize("key", ["", "x-key: f1le"])
+    def test_parent_and_children_deliver(
+        self, server: tuple[str, Backend], launch: Callable[..., Any], tmp_path: Path, key: str
+    ) -> None:
+        protocol, backend = server
+        (tmp_path / "headers").write_text(key)
+        more = {"WEIR_HEADERS_FILE": str(tmp_path / "headers")} if key else {}
+        ended = launch(
+            """
+            import logging, os, time
+            logging.getLogger().setLevel(logging.INFO)
+            logging.info("parent before")
+            time.sleep(1.5)
+            for number in range(3):
+                child = os.fork()
+                if child == 0:
+                    logging.info("child %d", number)
+                    raise SystemExit
+                logging.info("parent after %d", number)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            """,
+            OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint,
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_METRICS_EXPORTER="none",
+            WEIR_LOG_SAMPLING="off",
+            WEIR_SPOOL_DIR=str(tmp_path / "spool"),
+            **more,
+        )
+        assert ended.code == 0, ended.err
+        children = [f"child {number}" for number in range(3)]
+        parents = [f"parent after {number}" for number in range(3)]
+        assert sorted(log.body for log in backend.logs) == sorted(["parent before", *children, *parents])
+        assert {request.headers.get("x-key", "") for request in backend.requests} == {"f1le" if key else ""}

@@ -182,7 +182,10 @@ class GrpcSender:
             with self._quiet:
                 if self._channel is channel:
                     self._channel = None
-            channel.close()
+                alone = self._calls == 1
+            if alone:
+                # Closing ends the calls of other threads; their channel closes when the last of them lets go of it.
+                channel.close()
         status = trailers.get("grpc-status-details-bin") or _status(trailers.get("google.rpc.retryinfo-bin"))
         return of_grpc(code, details, status=status)
 
@@ -225,7 +228,7 @@ class GrpcSender:
             make = getattr(grpc.insecure_channel, "__wrapped__", grpc.insecure_channel)
             channel = make(self._target.address, options=options)
         self._channel = made = _Channel(channel, stamp)
-        if old is not None and old.pid == os.getpid():
+        if old is not None and old.pid == os.getpid() and self._calls == 0:
             old.close()
         return made
 
