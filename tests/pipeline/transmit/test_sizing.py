@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otelweir.pipeline.transmit import Sizing
+from otelweir.pipeline.transmit.sizing import MAX_BYTES
 from otelweir.testing import Clock
 
 KIB = 1024
@@ -135,7 +136,7 @@ class TestSizing:
             else:
                 sizing.answered(sizing.target, 0.1)
         assert refused <= 30
-        assert min(limit, 4 * KIB * KIB) * 0.45 - 1 <= sizing.target <= limit
+        assert min(limit, MAX_BYTES) * 0.45 - 1 <= sizing.target <= limit
 
     @given(
         st.lists(
@@ -152,5 +153,5 @@ class TestSizing:
                     sizing.too_large(size)
                 case _:
                     sizing.failed()
-            assert 1 <= sizing.target <= 4 * KIB * KIB
+            assert 1 <= sizing.target <= MAX_BYTES
             assert sizing.limit is None or sizing.target <= sizing.limit

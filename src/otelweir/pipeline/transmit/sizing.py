@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 MIN_BYTES: Final = 16 * 2**10
-MAX_BYTES: Final = 4 * 2**20
+MAX_BYTES: Final = 2**20
 START_BYTES: Final = 256 * 2**10
 FACTOR: Final = 2.0
 QUICK_S: Final = 2.0
