@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 
 from otelweir.pipeline.transmit import Delivered, HttpSender, Rejected, RetryAfter, Tls, TooLarge, Unauthorised
+from otelweir.pipeline.transmit.address import GrpcAddress
 from otelweir.pipeline.transmit.grpc import MAX_ANSWER, GrpcSender, library
 from otelweir.signals import LANES, Lane
 from otelweir.testing import Answer, Backend, GrpcBackend
@@ -418,6 +421,17 @@ class TestOnlyGrpc:
         self, endpoint: str, insecure: bool | None, shown: str
     ) -> None:
         assert repr(GrpcSender(endpoint, insecure=insecure)) == f"<GrpcSender {shown}, no channel>"
+
+    @given(st.text(alphabet="htps:/@[]%. a1é\n?#") | st.text())
+    def test_no_endpoint_breaks_it_and_no_password_is_kept_in_sight(self, text: str) -> None:
+        for endpoint in (text, f"http://{text}", f"https://me:s3cr3t@{text}"):
+            try:
+                address = GrpcAddress.of(endpoint)
+            except ValueError as error:
+                assert "s3cr3t" not in str(error)
+            else:
+                assert "s3cr3t" not in repr(address) + str(address)
+                assert "@" not in address.address
 
     def test_the_bytes_after_compression_are_estimated(self) -> None:
         with GrpcBackend() as backend:
