@@ -74,7 +74,14 @@ class Server:
 class World:
     """A courier with a spool in memory, a tally and a clock that moves when told to."""
 
-    def __init__(self, servers: dict[Lane, Server], *, pace: float = math.inf, size: int = 2**20) -> None:
+    def __init__(
+        self,
+        servers: dict[Lane, Server],
+        *,
+        pace: float = math.inf,
+        size: int = 2**20,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self.clock = Clock(1_000_000.0)
         self.spool = Spool(None, lost=self.lost, clock=self.clock, segment_bytes=4096, memory_bytes=2**26)
         self.tally = Tally(self.spool.accepted)
@@ -85,7 +92,7 @@ class World:
             {lane: Route(server, self.gate, Sizing(start_bytes=size)) for lane, server in servers.items()},
             join=join,
             counts=self.tally,
-            clock=self.clock,
+            clock=clock or self.clock,
             backlog_bytes_s=pace,
             observe=self.seen.append,
         )
@@ -209,6 +216,14 @@ class TestAServerThatFailsOrRefusesAltogether:
         assert world.tally.of("logs").delivered == 1000
         assert len(server.took) == len({*server.took}) == 1000
 
+    def test_with_a_time_to_come_back_is_not_asked_before_it(self) -> None:
+        """Not even to find out what it fails over."""
+        server = Server(lambda records: RetryAfter(600.0, "HTTP 500", suspect=True))
+        world = World({"logs": server})
+        world.add("logs", *numbered(100))
+        world.run(6000)
+        assert len(server.requests) <= 10
+
 
 class TestThePace:
     def test_what_is_new_does_not_wait_for_what_is_old(self) -> None:
@@ -231,6 +246,20 @@ class TestThePace:
         world.clock.advance(60)
         world.run(30)
         assert [len(server.took) for server in servers.values()] == [200, 200]
+
+    def test_the_thread_comes_back_for_what_it_did_not_allow(self) -> None:
+        """Well before its next turn."""
+        server = Server(lambda records: Delivered())
+        world = World({"logs": server}, pace=30_000, size=1000, clock=time.monotonic)
+        world.add("logs", *(b"old %06d " % number + b"x" * 90 for number in range(400)))
+        world.clock.advance(60)
+        world.add("logs", b"so that no file of old ones is in use")
+        thread = world.thread()
+        until = time.monotonic() + 30
+        while world.left("logs") and time.monotonic() < until:
+            time.sleep(0.05)
+        assert len(server.took) == 401
+        thread.stop(10)
 
     def test_a_flush_knows_none(self) -> None:
         server = Server(lambda records: Delivered())

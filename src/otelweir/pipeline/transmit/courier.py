@@ -533,7 +533,7 @@ class Courier:
                 match outcome:
                     case Delivered() | TooLarge() | Rejected():
                         ended += self._settle(way, search, part, outcome, size, took_s)
-                    case RetryAfter(_, why, suspect=True) if fault or self._takes_apart(way, frames, hurry):
+                    case RetryAfter(None | 0, why, suspect=True) if fault or self._takes_apart(way, frames, hurry):
                         fault = outcome
                         search.refused(None)
                         if len(part) == 1 and way.suspects.failed(part[0].id, size):
@@ -565,11 +565,13 @@ class Courier:
             case Delivered() | TooLarge() | Rejected():
                 self._settle(way, Search([frame]), [frame], outcome, size, took_s)
                 return True
-            case RetryAfter(_, why, suspect=True) if way.suspects.failed(frame.id, size):
-                self._set_aside(way, [frame], Loss.REJECTED, why)
-                return True
-            case RetryAfter(suspect=True) if others_passed:
-                return False
+            case RetryAfter(None | 0, why, suspect=True):
+                proven = way.suspects.failed(frame.id, size)
+                if proven:
+                    self._set_aside(way, [frame], Loss.REJECTED, why)
+                if not others_passed:
+                    self._failed(way, outcome)
+                return proven
         self._failed(way, outcome)
         return False
 
@@ -622,10 +624,11 @@ class Courier:
         lane, sender = way.lane, way.route.sender
         body = self._join(_gently(part))
         # In the unit of `take`: what comes on top of the records, the sizing learns with them.
-        size = sum(len(frame.record) for frame in part)
+        size = sum(len(record) for _, record in _gently(part))
+        names = header(frame.id for some in _slices(part) for frame in some)
         began = self._clock()
         try:
-            outcome = sender.send(body, lane, self._deadline(hurry), header(frame.id for frame in part))
+            outcome = sender.send(body, lane, self._deadline(hurry), names)
         except BaseException:
             way.route.gate.breaker.forget_probe()
             raise
