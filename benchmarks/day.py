@@ -7,9 +7,9 @@ Half of them are spans, half log records, made by a process with Weir as `config
 times that of the real day. From 40 % to 50 % of the records the server answers 503. Once a second the resident memory
 of the process and the bytes in the spool's folder are read.
 
-Printed: medians over the first quarter of the run (but its first fifth, when imports and caches come) and over the last,
-what was most during the outage and in the whole run, and slopes within the two quarters. Nothing is extrapolated. All
-records have to arrive.
+Printed: medians over the first quarter of the run (but its first fifth, when imports and caches come) and over the
+last, what was most during the outage and in the whole run, and slopes within the two quarters. Nothing is extrapolated.
+All records have to arrive.
 """
 
 from __future__ import annotations

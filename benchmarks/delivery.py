@@ -31,7 +31,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NoReturn
 
 from benchmarks.harness import Row, arguments, ratio, report
 from benchmarks.sink import ROOT, Sink
@@ -111,7 +111,7 @@ def log_calls() -> Iterator[Callable[[], None]]:
             yield call
 
 
-def application(kind: str, what: str, endpoint: str, records: int, rate: int) -> None:
+def application(kind: str, what: str, endpoint: str, records: int, rate: int) -> NoReturn:
     """Make records, at a pace (0: none) and wait until all have arrived; print what that cost, as JSON."""
     flush = weir(endpoint) if kind == "weir" else official(endpoint, records + 1)
     took = array("d", bytes(8 * records))
