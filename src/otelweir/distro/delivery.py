@@ -18,7 +18,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -126,6 +126,7 @@ class Delivery:
             backlog_bytes_s=settings.backlog_rate,
             observe=self.exchanges,
         )
+        self._status: Late[Callable[..., Mapping[str, object]]] = Late(_load_status)
         self._gates: dict[str, Gate] = {}
         self._senders: list[LateSender] = []
         self._destinations: dict[Lane, Destination] = {}
@@ -219,8 +220,8 @@ class Delivery:
             if self._ended:
                 return self._flushed(before)
             self._ended = True
-        if self._adopt_at < 0:  # it ends before the courier had its first turn
-            self._adopt()
+        # What children of this process left that ended a moment ago is nobody else's to send, perhaps.
+        self._adopt()
         if self._thread is not None:
             self._thread.flush(timeout_s * _SHARE, last=True)
         result = self._flushed(before)
@@ -300,10 +301,8 @@ class Delivery:
         if now == self._published:
             return
         self._published = now
-        from otelweir.selfmetrics.status import status  # only here: most processes end before
-
-        self.spool.publish(
-            status(
+        found = self._status.export(
+            lambda status: status(
                 self.tally,
                 self.spool,
                 self.courier,
@@ -312,8 +311,11 @@ class Delivery:
                 started=self._started,
                 time=time.time(),
                 max_bytes=self.settings.spool_max_bytes,
-            )
+            ),
+            None,
         )
+        if found is not None:
+            self.spool.publish(found)
 
     def _learnt(self) -> dict[str, int]:
         """What servers were found not to take, by lane and endpoint."""
@@ -353,6 +355,13 @@ class Delivery:
         self.exchanges.after_fork()
         if self._thread is not None and not ended:
             self._thread.after_fork()
+
+
+def _load_status() -> Callable[..., Mapping[str, object]]:
+    # Most processes end before they need it.
+    from otelweir.selfmetrics.status import status
+
+    return status
 
 
 def _name(lane: Lane, destination: Destination) -> str:
