@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from otelweir.testing import Answer, Backend, Clock, MemoryLogs, Point
+from otelweir.testing import Answer, Backend, Clock, GrpcBackend, MemoryLogs, Point
 
 
 def logs_request(body: str = "hello") -> bytes:
@@ -179,3 +179,36 @@ def test_memory_logs_hold_what_the_capture_is_given() -> None:
     assert [(log.body, log.attributes, log.scope, log.time_unix_nano) for log in memory.logs] == [
         ("hello", {"n": [1]}, "shop", 5)
     ]
+
+
+class TestGrpcBackend:
+    def export(self, backend: Backend, body: bytes) -> Any:
+        import grpc  # type: ignore[import-untyped]
+
+        with grpc.insecure_channel(backend.endpoint.removeprefix("http://")) as channel:
+            call = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export")
+            try:
+                call(body, timeout=10, metadata=[("x-key", "k")])
+            except grpc.RpcError as error:
+                return error.code().name, error.details()
+        return "OK"
+
+    def test_what_comes_can_be_read_and_an_outage_keeps_the_port(self) -> None:
+        with GrpcBackend() as backend:
+            assert self.export(backend, logs_request()) == "OK"
+            port = backend.port
+            backend.stop()
+            backend.start()
+            assert backend.port == port
+            assert self.export(backend, logs_request("again")) == "OK"
+            backend.wait_for(lambda: [log.body for log in backend.logs] == ["hello", "again"])
+            assert (backend.requests[0].path, backend.requests[0].headers["x-key"]) == ("/v1/logs", "k")
+
+    def test_scripted_answers_mean_the_same_as_over_http(self) -> None:
+        with GrpcBackend() as backend:
+            backend.answers = [Answer(401, body=b"who?"), Answer(hang_up=True)]
+            assert self.export(backend, logs_request()) == ("UNAUTHENTICATED", "who?")
+            assert self.export(backend, logs_request()) == ("UNAVAILABLE", "hung up")
+            assert self.export(backend, b"no protobuf")[0] == "INVALID_ARGUMENT"
+            assert len(backend.requests) == 3
+            assert not backend.logs

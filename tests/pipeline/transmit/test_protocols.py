@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
@@ -441,6 +442,13 @@ class TestOnlyGrpc:
             assert 0 < sending.wire_bytes < sending.raw_bytes / 4
             sending.send(noise := os.urandom(5000), "traces")
             assert sending.wire_bytes == len(noise)
+
+    def test_a_wait_that_comes_by_itself_is_obeyed_too(self) -> None:
+        """Without a status around it, as OpenTelemetry's own exporter expects it."""
+        info = RetryInfo(retry_delay={"seconds": 90, "nanos": 500_000_000}).SerializeToString()
+        with GrpcBackend() as backend:
+            backend.answers = [Answer(503, {"google.rpc.retryinfo-bin": info})]
+            assert GrpcSender(backend.endpoint).send(BODY, "logs") == RetryAfter(90.5, "gRPC UNAVAILABLE")
 
     def test_a_server_that_cannot_decompress_gets_it_as_it_is(self) -> None:
         with GrpcBackend() as backend:
