@@ -292,15 +292,14 @@ class Spool:
 
     def _close(self, segment: Segment) -> Callable[[], None]:
         """Close a file that is full; what is given is to be called, without the lock where possible."""
-        if segment.identity not in self._by_identity:
-            return segment.detach()
         if segment.path is not None and segment.detached:
             self._problem(errors.SPOOL_IN_MEMORY, f"{self._home}: the folder was deleted")
             with contextlib.suppress(OSError):
                 segment.move_to_memory()
         if not segment.waiting:
             self._retire(segment)
-        elif segment.path is not None:
+            return lambda: None
+        if segment.path is not None:
             self._unsynced.append(segment.path)
         return segment.detach()
 
@@ -390,7 +389,7 @@ class Spool:
         """Bytes that this process's files may come to."""
         with self._lock:
             spares = itertools.chain.from_iterable(self._spares.values())
-            segments = itertools.chain(self._segments(), spares, self._buried, self._aside.values())
+            segments = itertools.chain(self._segments(), spares, list(self._buried), list(self._aside.values()))
             return self._status_bytes + sum(segment.size for segment in segments if segment.path is not None)
 
     def _look(self) -> None:
@@ -403,7 +402,7 @@ class Spool:
         """Bytes of the files of the service, with or without this process's."""
         assert self._folder is not None
         total = 0
-        writing = {str(keeper.path) for keeper in self._aside.values()} if of_others else set()
+        writing = {str(keeper.path) for keeper in list(self._aside.values())} if of_others else set()
         for folder in _folders(self._folder):
             if of_others and folder == self._home:
                 continue
@@ -482,8 +481,11 @@ class Spool:
         self._by_identity.pop(segment.identity, None)
         if self._active.get(segment.lane) is segment:
             del self._active[segment.lane]
+        if segment in self._stopped:
+            self._stopped.remove(segment)
         self._full_until.clear()
         segment.stop()
+        # From here on it is whoever takes it from there who closes it, and nobody else.
         self._buried.append(segment)
 
     def _bury(self) -> None:
@@ -563,6 +565,7 @@ class Spool:
                     some, more = self._take_some(lane, left, min(_SLICE, max_records - len(taken)), part, not taken)
             left -= sum(len(frame.record) for frame in some)
             taken += some
+        self._bury()
         self._tell()
         return taken
 
@@ -636,6 +639,7 @@ class Spool:
                     for segment, _ in self._places([frame]):
                         self._keep_aside(segment.lane, frame, reason, now)
                 self._finish_some(some, ASIDE)
+        self._bury()
         self._tell()
 
     def _keep_aside(self, lane: Lane, frame: Frame, reason: str, now: int) -> None:
@@ -680,6 +684,7 @@ class Spool:
         for some in _slices(frames, _SLICE):
             with self._lock, self._at_work():
                 self._finish_some(some, state)
+        self._bury()
         self._tell()
 
     def _finish_some(self, frames: Iterable[Frame], state: int) -> None:
@@ -728,7 +733,7 @@ class Spool:
         """
         with self._lock:
             over = self._over[lane] + (self._left[lane].records if lane in self._left else 0)
-            pending = sum(entry[0] == lane for entry in self._pending)
+            pending = sum(entry[0] == lane for entry in list(self._pending))
             return over + pending + sum(segment.waiting for segment in self._lanes[lane])
 
     def disk_bytes(self) -> int:
@@ -799,6 +804,8 @@ class Spool:
             files = sorted(file for file in folder.iterdir() if file.suffix == ".seg")
             if files:
                 with self._lock:
+                    if self._closed:
+                        return moved
                     home = self._make_home()
                 moved.extend(file.rename(home / file.name) for file in files)
             _remove_rest(folder)
@@ -946,6 +953,7 @@ class Spool:
             now: Whenever the last time was.
         """
         self._close_stopped()
+        self._bury()
         if not self._closed and self._folder is not None:
             self._prepare()
         if not now and not 0 <= self._synced + self._fsync_s <= time.monotonic():
@@ -961,6 +969,7 @@ class Spool:
             if self._home is not None and not self._home.is_dir():
                 self._rescue()
         self._close_stopped()
+        self._bury()
         self._return_to_disk()
         fds: list[int] = []
         with self._lock, self._at_work():
@@ -1141,7 +1150,6 @@ class Spool:
     def _tell(self) -> None:
         if self._busy:
             return
-        self._bury()
         while self._losses:
             try:
                 lane, loss, records = self._losses.popleft()
