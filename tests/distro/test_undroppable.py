@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -212,17 +215,38 @@ class TestTheExportersAlone:
 
     def test_to_two_places_keep_their_records_apart(self, launch: Launch, backend: Backend, tmp_path: Path) -> None:
         program = """
+            import time
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import SimpleSpanProcessor
             from otelweir import WeirSpanExporter
+            providers = []
             for endpoint in {endpoints!r}:
-                provider = TracerProvider()
-                provider.add_span_processor(SimpleSpanProcessor(WeirSpanExporter(endpoint)))
-                provider.get_tracer("shop").start_span(endpoint).end()
+                providers.append(TracerProvider())
+                providers[-1].add_span_processor(SimpleSpanProcessor(WeirSpanExporter(endpoint)))
+                providers[-1].get_tracer("shop").start_span(endpoint).end()
         """
+        environ = {"XDG_STATE_HOME": str(tmp_path), "OTEL_SERVICE_NAME": "shop"}
         with Backend() as second:
             endpoints = [backend.endpoint, second.endpoint]
-            ended = launch.plain(program.format(endpoints=endpoints), WEIR_SPOOL_DIR=str(tmp_path / "spool"))
-            assert (ended.code, ended.err) == (0, "")
-            assert [span.name for span in backend.spans] == [backend.endpoint]
-            assert [span.name for span in second.spans] == [second.endpoint]
+            for answer, names in (
+                (Answer(status=503), [[], []]),
+                (Answer(), [[endpoint] * 2 for endpoint in endpoints]),
+            ):
+                backend.default_answer = second.default_answer = answer
+                assert launch.plain(program.format(endpoints=endpoints), **environ).code == 0
+                assert [[span.name for span in to.spans] for to in (backend, second)] == names
+                if not names[0]:
+                    self._drain_leaves_the_second_alone(second, environ)
+
+    @staticmethod
+    def _drain_leaves_the_second_alone(second: Backend, environ: dict[str, str]) -> None:
+        """Without a folder it does not know where to send that; nothing listens where it sends the first."""
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("weir")), "spool", "drain", "--timeout", "1"],
+            env=os.environ | environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{_unused_port()}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert f"is left alone: its records go to {second.endpoint}/v1/traces." in done.stderr
+        assert done.returncode == 1

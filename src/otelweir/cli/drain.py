@@ -18,7 +18,7 @@ import click
 
 from otelweir.cli.where import FOLDER, Where, where_is
 from otelweir.cli.words import of_bytes, of_records, printable
-from otelweir.pipeline.spool.place import PROCESS
+from otelweir.pipeline.spool.place import PROCESS, goes_elsewhere
 from otelweir.signals import LANES, Lane
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def command(
 def _once(where: Where, ways: Ways, drains: dict[Path, Drain], timeout: float, *, aside: bool, quiet: bool) -> None:
     from otelweir.distro.drain import run
 
-    _join(where, ways, drains, aside=aside)
+    _join(where, ways, drains, set(), aside=aside)
     with _progress(drains, quiet=quiet) as told:
         while run(list(drains.values()), ways.stop, timeout, told) and aside:
             # There may be room now for what had none before.
@@ -123,12 +123,13 @@ def _follow(folder: Path | None, ways: Ways, drains: dict[Path, Drain], *, aside
 
     if not quiet:
         click.echo("Sending what ended processes left, until Ctrl-C.", err=True)
+    left_alone: set[Path] = set()
     with _progress(drains, quiet=quiet) as told:
         looked = -ADOPT_S
         while True:
             if time.monotonic() - looked >= ADOPT_S:
                 with suppress(click.ClickException):  # it was there, and may be again
-                    _join(where_is(folder), ways, drains, aside=aside)
+                    _join(where_is(folder), ways, drains, left_alone, aside=aside)
                 aside = False
                 looked = time.monotonic()
             went = False
@@ -139,12 +140,21 @@ def _follow(folder: Path | None, ways: Ways, drains: dict[Path, Drain], *, aside
                 ways.stop.pause(0.2)
 
 
-def _join(where: Where, ways: Ways, drains: dict[Path, Drain], *, aside: bool) -> None:
-    """Take over what there is."""
+def _join(where: Where, ways: Ways, drains: dict[Path, Drain], left_alone: set[Path], *, aside: bool) -> None:
+    """Take over what there is, but for what goes elsewhere and was not named."""
     from otelweir.distro.drain import Drain
 
     for folder in where.services:
         service = folder.resolve()
+        if folder != where.folder and (endpoint := goes_elsewhere(folder)) is not None:
+            if service not in left_alone:
+                left_alone.add(service)
+                click.echo(
+                    f"{printable(folder)} is left alone: its records go to {printable(endpoint)}. To send them, name"
+                    " the folder, and where they go with --endpoint.",
+                    err=True,
+                )
+            continue
         if service not in drains:
             drains[service] = Drain(
                 service, ways, lambda problem, detail: click.echo(f"{problem.code}: {detail}", err=True)

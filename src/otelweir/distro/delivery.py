@@ -29,7 +29,7 @@ from otelweir import errors
 from otelweir.distro.destinations import Destination
 from otelweir.distro.late import Late
 from otelweir.pipeline.spool.otlp import join
-from otelweir.pipeline.spool.place import default_folder
+from otelweir.pipeline.spool.place import ELSEWHERE, default_folder
 from otelweir.pipeline.spool.spool import Spool
 from otelweir.pipeline.transmit.breaker import Change
 from otelweir.pipeline.transmit.courier import MAX_RECORDS, Courier, CourierThread, Gate, Route
@@ -88,6 +88,8 @@ class Delivery:
         settings: Of spool and transmit.
         folder: The service's; None keeps everything in memory.
         service: The service's name.
+        elsewhere: Where it sends to, if that is not where the service's other records go; whoever drains the folder has
+            to know.
         environ: Where the `OTEL_BSP_*` and `OTEL_BLRP_*` variables stand that mean something here.
     """
 
@@ -98,7 +100,9 @@ class Delivery:
         *,
         service: str = "",
         environ: Mapping[str, str] = os.environ,
+        elsewhere: str = "",
     ) -> None:
+        self._elsewhere = elsewhere
         self.settings = settings
         self.folder = folder
         self._service = service
@@ -317,6 +321,14 @@ class Delivery:
         if found is not None:
             self.spool.publish(found)
 
+    def _write(self, name: str, text: str) -> None:
+        """Write a file of the service's folder, as a whole or not at all."""
+        if self.folder is not None and self.spool.home is not None:
+            with contextlib.suppress(OSError):
+                begun = self.folder / f".{name}-{os.getpid()}"
+                begun.write_text(text, encoding="utf-8")
+                begun.replace(self.folder / name)
+
     def _learnt(self) -> dict[str, int]:
         """What servers were found not to take, by lane and endpoint."""
         try:
@@ -326,9 +338,9 @@ class Delivery:
             return {}
 
     def _remember(self) -> None:
-        """Keep what servers do not take for the next process."""
-        if self.folder is None or self.spool.home is None:
-            return
+        """Keep what servers do not take for the next process, and where this folder's records go."""
+        if self._elsewhere:
+            self._write(ELSEWHERE, self._elsewhere)
         known = self._learnt()
         now = dict(known)
         for lane, state in self.courier.state().items():
@@ -337,12 +349,8 @@ class Delivery:
                 now[name] = state.limit
             else:
                 now.pop(name, None)
-        if now == known:
-            return
-        with contextlib.suppress(OSError):
-            begun = self.folder / f".learnt-{os.getpid()}"
-            begun.write_text(json.dumps(now), encoding="utf-8")
-            begun.replace(self.folder / _LEARNT)
+        if now != known:
+            self._write(_LEARNT, json.dumps(now))
 
     # --- fork -------------------------------------------------------------------------------------------------------
 
@@ -430,7 +438,7 @@ def shared(
         other = folder.with_name(f"{folder.name}-{mark}") if folder is not None else None
         if other in _shared and not _shared[other]._ended and _shared[other].open(lane, destination):
             return _shared[other]
-        delivery = Delivery(settings, other, service=service, environ=environ)
+        delivery = Delivery(settings, other, service=service, environ=environ, elsewhere=destination.endpoint)
         if other is not None:
             _shared[other] = delivery
         delivery.open(lane, destination)

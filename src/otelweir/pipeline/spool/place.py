@@ -18,6 +18,10 @@ from typing import Final
 ASIDE: Final = "aside"
 """The folder, within a service's, of what will not be sent."""
 
+ELSEWHERE: Final = "elsewhere"
+"""The file, within a service's folder, that names the endpoint of its records where that is not the one the service's
+others go to."""
+
 PROCESS: Final = re.compile(r"(\d{1,10})-[0-9a-f]{8}")
 """How the folders of processes are named; the group is the process id."""
 
@@ -58,6 +62,14 @@ def default_folder(service_name: str, environ: Mapping[str, str]) -> Path:
     'shop_cart-33838e03'
     """
     return default_root(environ) / _file_name(service_name)
+
+
+def goes_elsewhere(folder: Path) -> str | None:
+    """The endpoint to which the records in a service's folder go, where it is another than the service's usual one."""
+    try:
+        return (folder / ELSEWHERE).read_text(encoding="utf-8").strip()[:500] or None
+    except (OSError, ValueError):
+        return None
 
 
 def _file_name(service_name: str) -> str:
