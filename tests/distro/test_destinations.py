@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
 from opentelemetry.util import _importlib_metadata
 
 from otelweir.distro.destinations import Destination, destination, user_agent
@@ -169,6 +174,39 @@ class TestSending:
             plain = backend.endpoint.removeprefix("http://")
             assert sent(to(ENDPOINT=plain, PROTOCOL="grpc", INSECURE="true")) == Delivered()
             assert isinstance(sent(to(ENDPOINT=plain, PROTOCOL="grpc")), RetryAfter)
+
+
+class TestAsTheOfficialExporters:
+    @pytest.mark.parametrize(
+        "variables",
+        [
+            {"ENDPOINT": "{backend}"},
+            {"ENDPOINT": "{backend}/", "HEADERS": "A=1%20b,c=d"},
+            {"ENDPOINT": "http://h.invalid:1", "TRACES_ENDPOINT": "{backend}/v1/traces"},
+            {"ENDPOINT": "{backend}", "HEADERS": "a=b", "TRACES_HEADERS": "e=f"},
+            {"ENDPOINT": "{backend}", "COMPRESSION": "gzip", "TIMEOUT": "20"},
+            {"ENDPOINT": "{backend}", "TRACES_COMPRESSION": "gzip", "TRACES_INSECURE": "true"},
+        ],
+    )
+    def test_a_request_is_theirs(
+        self, server: tuple[str, Backend], variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        protocol, backend = server
+        given = {OTLP + name: value.replace("{backend}", backend.endpoint) for name, value in variables.items()}
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        exporter = (HttpExporter if protocol != "grpc" else GrpcExporter)()
+        span = ReadableSpan("span " * 500, SpanContext(1, 1, False), start_time=1, end_time=2)
+        exporter.export([span])
+        exporter.shutdown()
+        body = encode_spans([span]).SerializeToString()
+        assert sent(destination("traces", {**given, OTLP + "PROTOCOL": protocol}, settings=EMPTY), body) == Delivered()
+        theirs, ours = backend.requests
+        assert ours.path == theirs.path
+        kept = ("a", "c", "e", "content-type", "content-encoding")
+        told = [{name: request.headers.get(name) for name in kept} for request in (ours, theirs)]
+        assert told[0] == told[1]
+        assert [span.name for span in backend.spans] == ["span " * 500] * 2
 
 
 class TestKeys:

@@ -100,6 +100,13 @@ class TestTargets:
         kept = ("a", "c", "e", "content-type")
         assert (ours.path, [ours.headers.get(k) for k in kept]) == (theirs.path, [theirs.headers.get(k) for k in kept])
 
+    def test_the_file_of_headers_counts(self, tmp_path: Path) -> None:
+        file = tmp_path / "headers"
+        file.write_text("X-Key: from file")
+        environ = {**OTLP, "OTEL_EXPORTER_OTLP_HEADERS": "x-key=v,a=b", "WEIR_HEADERS_FILE": str(file)}
+        assert {target.headers["x-key"] for target in targets(environ)} == {"from file"}
+        assert {target.headers["a"] for target in targets(environ)} == {"b"}
+
     def test_are_only_the_signals_that_leave_as_otlp(self) -> None:
         assert [(target.signal, target.protocol) for target in targets(OTLP)] == [("traces", "http/protobuf")]
 

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from otelweir.distro.otel_variables import PROTOCOLS, SIGNALS, headers, is_url
+from otelweir.pipeline.transmit.credentials import HeadersFile
 from otelweir.variables import scrubbed, without_credentials
 
 TIMEOUT_S: Final = 3.0
@@ -111,6 +112,8 @@ def targets(environ: Mapping[str, str]) -> Iterator[Target]:
     """
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return
+    file = environ.get("WEIR_HEADERS_FILE", "").strip()
+    from_file = HeadersFile(file)() if file else {}
     for signal in SIGNALS:
 
         def get(name: str, signal: str = signal) -> str:
@@ -142,7 +145,7 @@ def targets(environ: Mapping[str, str]) -> Iterator[Target]:
                 signal,
                 protocol,
                 url,
-                headers(get("HEADERS")),
+                {**headers(get("HEADERS")), **from_file},
                 get("CERTIFICATE") or None,
                 get("CLIENT_CERTIFICATE") or None,
                 get("CLIENT_KEY") or None,
