@@ -311,6 +311,47 @@ class TestCounts:
         assert sorted(found) == sorted(b"%d-%d" % (who, number) for who in range(3) for number in range(3000))
         assert (spool.accepted("logs"), told.losses, told.problems) == (9000, {}, [])
 
+    def test_hold_when_threads_fill_it(self, make: Callable[..., Spool], told: Told) -> None:
+        """Files are changed, used again, dropped and closed by different threads at once."""
+        spool = make(segment_bytes=4096, max_bytes=100_000)
+        done: Counter[Lane] = Counter()
+        raised: list[Exception] = []
+        over = threading.Event()
+        lanes: list[Lane] = ["logs", "traces"]
+
+        def courier() -> None:
+            try:
+                while not over.is_set():
+                    for turn, lane in enumerate(lanes):
+                        frames = spool.take(lane, 10_000)
+                        spool.give_back(frames[: 5 * turn])
+                        spool.done(frames[5 * turn :])
+                        done[lane] += len(frames[5 * turn :])
+                    spool.sync(now=len(frames) % 2 == 0)
+            except Exception as error:
+                raised.append(error)
+
+        def work(who: int) -> None:
+            try:
+                for number in range(4000):
+                    spool.append(lanes[(who + number) % 2], (GROUP, b"x" * (number % 700)), urgent=number % 9 == 0)
+            except Exception as error:
+                raised.append(error)
+
+        threads = [threading.Thread(target=work, args=(who,)) for who in range(3)]
+        sender = threading.Thread(target=courier)
+        for thread in (sender, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        over.set()
+        sender.join()
+        assert raised == []
+        for lane in lanes:
+            lost = sum(records for (of, _), records in told.losses.items() if of == lane)
+            assert spool.accepted(lane) == 6000 == done[lane] + lost + spool.waiting(lane).records
+        assert set(told.problems) <= {"WEIR-SPOOL-003"}
+
 
 class TestParts:
     def test_what_is_fresh_goes_beside_what_is_old(self, make: Callable[..., Spool]) -> None:
