@@ -233,6 +233,7 @@ class TestAnEndpointThatWantsToBeLeftAlone:
         assert opened
         assert all("connection refused" in line for line in opened)
         assert len(opened) < len(down.sizes)
+        assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
 
 
 class TestARequestThatIsTooLarge:

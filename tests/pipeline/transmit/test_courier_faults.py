@@ -380,6 +380,29 @@ class TestTheThread:
         thread.stop(10)
         assert "ended" in repr(thread)
 
+    def test_a_batch_in_many_parts_keeps_neither_chores_nor_a_flush_waiting(self) -> None:
+        """Both get between the parts."""
+        begun = threading.Event()
+        done: list[int] = []
+
+        def answer(records: list[bytes]) -> Outcome:
+            begun.set()
+            time.sleep(0.002)
+            return TooLarge("HTTP 413") if len(records) > 1 else Delivered()
+
+        server = Server(answer)
+        world = World({"logs": server})
+        world.add("logs", *numbered(200))
+        thread = CourierThread(
+            world.courier, 0.01, lambda: world.left("logs") > 0, chores=lambda: done.append(len(server.took))
+        )
+        assert begun.wait(20)
+        thread.flush(0.05)
+        assert thread.flush(60)
+        assert sorted(server.took) == sorted(numbered(200))
+        assert any(0 < took < 200 for took in done)
+        thread.stop(10)
+
     def test_chores_that_fail_stop_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         def fail() -> None:
             raise RuntimeError("chores")

@@ -231,7 +231,8 @@ class Gate:
                 self.breaker.succeeded()
 
     def _log(self, change: Change) -> None:
-        level = logging.WARNING if change.new == "open" else logging.INFO
+        # An outage is one line for who reads warnings, however many probes fail.
+        level = logging.WARNING if change.old == "closed" else logging.INFO
         _logger.log(level, "%s: %s", self.name, change)
         if self._told is not None:
             self._told(change)
@@ -342,6 +343,7 @@ class Courier:
 
     Attributes:
         stopping: Once set, no further request begins; the one under way comes to its end.
+        between: Called before each request, with the flush it is for; True leaves the rest of a batch for later.
     """
 
     def __init__(
@@ -367,6 +369,7 @@ class Courier:
         self._allowed_at = clock()
         self._observe = observe
         self.stopping = False
+        self.between: Callable[[Hurry | None], bool] = lambda _: False
 
     def __repr__(self) -> str:
         gates = {id(way.route.gate): way.route.gate for way in self._ways.values()}
@@ -617,7 +620,7 @@ class Courier:
         return enough and way.route.gate.breaker.state == "closed"
 
     def _is_over(self, hurry: Hurry | None) -> bool:
-        return self.stopping or (hurry is not None and hurry.left_s() <= 0)
+        return self.between(hurry) or self.stopping or (hurry is not None and hurry.left_s() <= 0)
 
     def _request(self, way: _Way, part: Sequence[Any], hurry: Hurry | None) -> tuple[Outcome, int, float]:
         """Send one request; its outcome, the bytes of its records, and the seconds it took."""
@@ -753,6 +756,7 @@ class CourierThread:
         self._more = more
         self._chores = chores
         self._ended = courier.stopping = False
+        courier.between = self._between
         self._begin()
 
     def __repr__(self) -> str:
@@ -844,7 +848,7 @@ class CourierThread:
         if new:
             self._turn_at = now + self._interval_s
         while self._courier.turn(new=new) and not self._ended and self._hurry() is None:
-            self._do_chores()
+            pass
         # What was blocked or paced comes when it may; else the next turn.
         return max(0.0, min(self._courier.idle_s(), self._turn_at - time.monotonic()))
 
@@ -852,9 +856,9 @@ class CourierThread:
         if hurry.due is None:
             self._courier.begin(hurry)
         while hurry.due and not hurry.over and self._courier.turn(hurry=hurry) and not self._ended:
-            self._do_chores()
-            if self._hurry() is not hurry:
-                return 0.0
+            pass
+        if self._hurry() not in (hurry, None):
+            return 0.0
         idle_s = self._courier.idle_s(hurry)
         if hurry.due and not hurry.over and not self._ended and idle_s < hurry.left_s():
             return idle_s
@@ -869,6 +873,11 @@ class CourierThread:
         """The flush that comes first: the last one, if there is one."""
         with self._news:
             return next((hurry for hurry in self._hurries if hurry.last), self._hurries[0] if self._hurries else None)
+
+    def _between(self, hurry: Hurry | None) -> bool:
+        """A batch in many parts keeps neither the chores waiting nor a flush that begins."""
+        self._do_chores()
+        return self._hurry() is not hurry
 
     def _do_chores(self) -> None:
         if time.monotonic() < self._chores_at:
