@@ -164,8 +164,8 @@ def measured(sink: Sink, kind: str, what: str, records: int, rate: int) -> dict[
 
 def main() -> None:
     if len(sys.argv) == 6 and sys.argv[1] in ("weir", "official"):
-        kind, what, endpoint, records, rate = sys.argv[1:]
-        application(kind, what, endpoint, int(records), int(rate))
+        kind, what, endpoint = sys.argv[1:4]
+        application(kind, what, endpoint, int(sys.argv[4]), int(sys.argv[5]))
     options = arguments(__doc__, rounds=5, records=20_000, rate=4000, flood=60_000)
     found: dict[str, list[float]] = {}
     with Sink() as sink:
