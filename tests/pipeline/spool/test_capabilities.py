@@ -312,6 +312,27 @@ class TestAFolderThatMayNotBeWritten:
         said = run(textwrap.dedent(self.PROGRAM) + textwrap.dedent(program), folder)
         assert said == "True ['WEIR-SPOOL-001']"
 
+    def test_nor_looked_into(self, tmp_path: Path) -> None:
+        folder = self.reachable(tmp_path)
+        program = """
+            become_nobody()
+            records = [b"%d" % number + b"x" * 100 for number in range(200)]
+            add(spool, *records[:100])
+            folder.chmod(0)
+            add(spool, *records[100:])
+            spool.sync(now=True)
+            spool.publish({})
+            spool.adopt(), spool.disk_bytes(), repr(spool)
+            folder.chmod(0o700)
+            spool.sync(now=True)
+            print([frame.record for frame in spool.take("logs", 2**20)] == records, said)
+            folder.chmod(0)
+            spool.close()
+            folder.chmod(0o700)
+            """
+        said = run(textwrap.dedent(self.PROGRAM) + textwrap.dedent(program), folder)
+        assert said == "True ['WEIR-SPOOL-001']"
+
     def reachable(self, tmp_path: Path) -> Path:
         """A folder that other users reach, too."""
         for folder in [tmp_path, *tmp_path.parents]:

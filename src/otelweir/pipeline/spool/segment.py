@@ -343,13 +343,14 @@ class Segment:
         spare = fresh.path.with_suffix(SPARE)
         try:
             path.rename(spare)
+            self.path = spare
             used = _padded(self._stop)
             for start in range(0, used, len(_ZEROS)):
                 mapping[start : min(used, start + len(_ZEROS))] = _ZEROS[: used - start]
             mapping[:START] = fresh._header()
             spare.rename(fresh.path)
+            self.path = None  # its file is the fresh one's
         except OSError:
-            self.path = spare if spare.exists() else path
             return None
         fresh.buffer, fresh._words, fresh._fd, fresh._limit = mapping, words, self._fd, size
         self.buffer, self._words, self._fd = None, None, -1

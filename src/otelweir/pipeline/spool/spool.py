@@ -374,7 +374,7 @@ class Spool:
         self._disk_bytes -= size
         if self._disk_bytes < self._min_free_bytes + _LOOK_AFTER * self._segment_bytes:
             place = self._home or self._folder
-            while not place.exists() and place != place.parent:
+            while _is_gone(place) and place != place.parent:
                 place = place.parent
             try:
                 disk = os.statvfs(place)
@@ -518,7 +518,8 @@ class Spool:
             if path is None:
                 pass
             elif segment.damage:
-                path.rename(self._aside_folder() / path.with_suffix(".corrupt").name)
+                path.rename((folder := self._aside_folder()) / path.with_suffix(".corrupt").name)
+                self._limit_aside(folder, 0)
                 self._made_since = _LOOK_AFTER
             else:
                 path.unlink()
@@ -670,7 +671,7 @@ class Spool:
 
     def _limit_aside(self, folder: Path, size: int) -> None:
         """Delete the oldest files of what was set aside, so that one more has room."""
-        ours = {keeper.path for keeper in self._aside.values()}
+        ours = {keeper.path for keeper in list(self._aside.values())}
         files = sorted((path for path in folder.iterdir() if path not in ours), key=lambda path: path.lstat().st_mtime)
         taken = size + sum(path.lstat().st_size for path in folder.iterdir())
         for path in files:
@@ -789,7 +790,7 @@ class Spool:
         lock = folder / _LOCK
         if not _is_ours(status):
             return []
-        if (folder.name.startswith(".") or not lock.exists()) and time.time() - status.st_mtime < _STALE_S:
+        if (folder.name.startswith(".") or _is_gone(lock)) and time.time() - status.st_mtime < _STALE_S:
             return []  # being made
         moved: list[Path] = []
         try:
@@ -891,7 +892,7 @@ class Spool:
 
     def _make_home(self) -> Path:
         """This process's folder, with its lock."""
-        if self._home is not None and self._home.is_dir():
+        if self._home is not None and not _is_gone(self._home):
             return self._home
         self._leave_home()
         assert self._folder is not None
@@ -966,7 +967,7 @@ class Spool:
             for lane, segment in list(self._active.items()):
                 if segment.path is not None and segment.detached:
                     self._stop(lane)
-            if self._home is not None and not self._home.is_dir():
+            if self._home is not None and _is_gone(self._home):
                 self._rescue()
         self._close_stopped()
         self._bury()
@@ -999,7 +1000,7 @@ class Spool:
         """The folder was deleted: keep in memory what is not lost with it."""
         self._problem(errors.SPOOL_IN_MEMORY, f"{self._home}: the folder was deleted")
         for segment in list(self._segments()):
-            if segment.path is not None and segment not in self._stopped and not segment.path.exists():
+            if segment.path is not None and segment not in self._stopped and _is_gone(segment.path):
                 try:
                     segment.move_to_memory()
                 except OSError:
@@ -1164,6 +1165,17 @@ class Spool:
             self._warn(problem, detail)
 
 
+def _is_gone(path: Path) -> bool:
+    """Whether there is certainly nothing; whoever may not look does not know."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _slices(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
     """Some at a time; in between, others may have the GIL."""
     frames = list(frames)
@@ -1184,9 +1196,10 @@ def _folders(folder: Path) -> list[Path]:
 
 def _remove_rest(folder: Path) -> None:
     """Delete what a process leaves beside its records."""
-    for path in [folder / _STATUS, folder / f".{_STATUS}", *folder.glob(f"*{SPARE}")]:
-        with contextlib.suppress(OSError):
-            path.unlink()
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            if path.name in {_STATUS, f".{_STATUS}"} or path.suffix == SPARE:
+                path.unlink()
 
 
 def _hold(fd: int) -> None:
