@@ -205,14 +205,18 @@ class TestAServerThatFailsOrRefusesAltogether:
         assert len(server.requests) == 18
         assert world.tally.of("logs").lost == {Loss.REJECTED: 2000}
 
-    def test_that_fails_now_and_then_loses_nothing(self) -> None:
+    @pytest.mark.parametrize("often", [0.3, 0.5, 0.8])
+    def test_that_fails_now_and_then_loses_nothing(self, often: float) -> None:
         chance = random.Random(7)
-        server = Server(lambda records: FAULT if chance.random() < 0.5 else Delivered())
+        down = True
+        server = Server(lambda records: FAULT if down and chance.random() < often else Delivered())
         world = World({"logs": server})
         for number in range(200):
             world.add("logs", *numbered(5, f"batch {number}"))
             world.run(2)
-        world.run(600)
+        world.run(1800)
+        down = False
+        world.run(120)
         assert world.tally.of("logs").delivered == 1000
         assert len(server.took) == len({*server.took}) == 1000
 

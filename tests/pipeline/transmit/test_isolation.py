@@ -88,6 +88,13 @@ class TestSuspects:
         suspects.forget("a")
         assert len(suspects) == suspects.bytes == 0
 
+    def test_a_server_that_fails_at_others_too_proves_little(self) -> None:
+        suspects = Suspects()
+        for _ in range(1000):
+            assert not suspects.failed("a", 10)
+            suspects.others_fail()
+            suspects.others_pass()
+
     def test_they_are_not_without_number(self) -> None:
         suspects = Suspects()
         for number in range(5000):

@@ -539,12 +539,15 @@ class Courier:
                     case RetryAfter(None | 0, why, suspect=True) if fault or self._takes_apart(way, frames, hurry):
                         fault = outcome
                         search.refused(None)
-                        if len(part) == 1 and way.suspects.failed(part[0].id, size):
+                        if len(part) > 1:
+                            way.suspects.others_fail()
+                        elif way.suspects.failed(part[0].id, size):
                             self._set_aside(way, part, Loss.REJECTED, why)
                             ended += 1
-                        elif len(part) == 1:
+                        else:
                             back += part
                     case _:
+                        way.suspects.others_fail()
                         self._failed(way, outcome)
                         break
             if search.fruitless:

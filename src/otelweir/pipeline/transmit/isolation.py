@@ -5,8 +5,8 @@ record of n costs about 2 log2(n) small requests, and all others are delivered. 
 `PATIENCE` requests and no more: the batch, its halves, quarters and eighths.
 
 A refusal may be an answer about the records (400), or the server's own fault (500). The former is believed at once. For
-the latter nothing is given up before a record has failed `STRIKES` times alone while other records went through between
-any two of its failures; a server that fails for everything proves nothing against any record.
+the latter nothing is given up before a record has failed `STRIKES` times alone, each time with other records going
+through next; a server that fails for everything, or now for this and now for that, proves nothing against any record.
 """
 
 from __future__ import annotations
@@ -151,6 +151,10 @@ class Suspects:
         """Another record was delivered, so those that failed before it did not fail with everything else."""
         for identity in self._pending:
             self._strikes[identity] += 1
+        self._pending.clear()
+
+    def others_fail(self) -> None:
+        """Another request failed, too: what failed before it did so with everything else, perhaps."""
         self._pending.clear()
 
     def forget(self, identity: Any) -> None:
