@@ -5,7 +5,8 @@
 Weir as `configure()` sets it up, without sampling. The peer is the SDK with batch processors, OTLP/HTTP exporters and
 the handler of opentelemetry-instrumentation-logging, all with their defaults, but queues that hold everything, so that
 it loses nothing. Each runs in a process of its own; both send to the same server, in a third one, over loopback. Spans
-have eight attributes; log records come from a call of `logging` with arguments and two extra attributes, within a span.
+have eight attributes; log records come from a call of `logging` with arguments and two extra attributes, within a span,
+or from OpenTelemetry's API, where both have the same way up to the processor.
 
 - CPU: user and system, of the whole process, from before the first record to after the last acknowledgement. Records
   come at a steady pace.
@@ -28,7 +29,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, NoReturn
@@ -111,11 +112,38 @@ def log_calls() -> Iterator[Callable[[], None]]:
             yield call
 
 
+def records_emitted() -> Iterator[Callable[[], None]]:
+    """Log records for OpenTelemetry's own API."""
+    from opentelemetry._logs import LogRecord, SeverityNumber, get_logger
+
+    emit = get_logger("shop.orders", "1.0").emit
+    for number in range(sys.maxsize):
+        record = LogRecord(
+            timestamp=time.time_ns(),
+            severity_number=SeverityNumber.INFO,
+            severity_text="INFO",
+            body=f"order {number} of customer was paid after {number / 7:.1f} s",
+            attributes={"order.items": number % 17, "customer.tier": "gold"},
+        )
+
+        def call(record: LogRecord = record) -> None:
+            emit(record)
+
+        yield call
+
+
+CALLS: Mapping[str, Callable[[], Iterator[Callable[[], None]]]] = {
+    "spans": spans_ending,
+    "logs": log_calls,
+    "logs by the API": records_emitted,
+}
+
+
 def application(kind: str, what: str, endpoint: str, records: int, rate: int) -> NoReturn:
     """Make records, at a pace (0: none) and wait until all have arrived; print what that cost, as JSON."""
     flush = weir(endpoint) if kind == "weir" else official(endpoint, records + 1)
     took = array("d", bytes(8 * records))
-    calls = spans_ending() if what == "spans" else log_calls()
+    calls = CALLS[what]()
     next(calls)
     gc.collect()
     clock = time.perf_counter
@@ -170,13 +198,13 @@ def main() -> None:
     found: dict[str, list[float]] = {}
     with Sink() as sink:
         for _ in range(options.rounds):
-            for what in ("spans", "logs"):
+            for what in CALLS:
                 for mode, count, rate in (("paced", options.records, options.rate), ("flood", options.flood, 0)):
                     for kind in ("weir", "official"):
                         for name, value in measured(sink, kind, what, count, rate).items():
                             found.setdefault(f"{kind} {what} {mode} {name}", []).append(value)
     rows, beyond = [], {}
-    for what in ("spans", "logs"):
+    for what in CALLS:
         for name, title, target in (
             ("paced CPU", f"CPU, {what}", 0.75),
             ("flood s", f"seconds in a flood, {what}", 0.5),
