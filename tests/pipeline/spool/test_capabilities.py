@@ -260,6 +260,21 @@ class TestAFullDisk:
         assert run(program, tmp_path / "shop") == "True 1001 WEIR-SPOOL-001"
 
 
+class TestAWriteThatFailsOnce:
+    def test_costs_no_record_and_holds_none_up(
+        self, make: Callable[..., Spool], told: Told, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(os, "posix_fallocate")
+        spool = make()
+        assert spool.append("logs", (GROUP, b"a"))
+        write, fails = os.pwrite, [True]
+        monkeypatch.setattr(os, "pwrite", lambda *what: _failing(errno.EIO)() if fails.pop() else write(*what))
+        fails[:] = [*[False] * 50, True]
+        assert spool.append("logs", (GROUP, b"b"))
+        assert spool.append("logs", (GROUP, b"c"))
+        assert (taken(spool), told.lost, told.problems) == ([b"a", b"b", b"c"], 0, ["WEIR-SPOOL-002"])
+
+
 class TestAFolderThatMayNotBeWritten:
     PROGRAM = """
         import os, sys

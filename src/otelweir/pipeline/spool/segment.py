@@ -699,7 +699,8 @@ class Segment:
         """
         taken: list[tuple[int, Group, bytes]] = []
         left = max_bytes
-        if not self._back and self._read >= (self._stop if self.sealed else self.end):
+        stop = self._stop if self.sealed else self.end  # before the data: what comes later is for the next time
+        if not self._back and self._read >= stop:
             return taken
         data = self._data()
         while self._back and len(taken) < max_records:
@@ -714,7 +715,7 @@ class Segment:
             left -= len(found.payload)
             self._hand_out(found, taken)
         whole, out, known = len(data), self._out, self._known
-        while (at := self._read) < (stop := self._stop if self.sealed else self.end) and len(taken) < max_records:
+        while (at := self._read) < stop and len(taken) < max_records:
             # What is seen most, records that wait, without the detour of the general case below.
             if at + HEAD <= whole:
                 size, crc, when, tail, mark = _unpack_words(data, at)
@@ -731,7 +732,7 @@ class Segment:
                         continue
             found = frame_at(data, at, self._seed)
             if found is None:
-                if not self.sealed and data[self._read : self._read + 4] == bytes(4):
+                if not self.sealed and not any(data[at : at + 4]):
                     break  # being written by another thread
                 following = _next_whole(data, self._read, self._seed)
                 self._read = stop if following is None or following > stop else following
@@ -874,12 +875,16 @@ class _Locked(Segment):
         """As above.
 
         Raises:
-            OSError: The record could not be written, and its place stays empty.
+            OSError: The record could not be written; its place stays empty, and no other comes after it.
         """
         with self._lock:
-            tails = self._tails.get(group) or self._introduce(group, time)
-            if tails is None or not self._put(_URGENT if urgent else _RECORD, tails[0][0] >> 16, record, time):
-                return False
+            try:
+                tails = self._tails.get(group) or self._introduce(group, time)
+                if tails is None or not self._put(_URGENT if urgent else _RECORD, tails[0][0] >> 16, record, time):
+                    return False
+            except OSError:
+                self.stop()  # readers wait at an empty place until the file takes no more
+                raise
             self.records += 1
             self.urgent += urgent
             return True
