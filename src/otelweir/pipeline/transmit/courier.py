@@ -43,6 +43,10 @@ _SLICE: Final = 256
 """Records that are handled in one go. Then whoever waits for the interpreter gets it."""
 
 _GIVE_WAY_S: Final = 1e-6
+_HOLD_S: Final = 0.5e-3
+"""How long the interpreter may be kept without giving way. Doing so costs a change of threads, and on a busy machine
+the wait for a processor."""
+
 _BURST_S: Final = 1.0
 _MOST_ALONE: Final = 4
 """Suspects that are sent after a batch."""
@@ -368,6 +372,7 @@ class Courier:
         self._allowance = self._rate * _BURST_S
         self._allowed_at = clock()
         self._observe = observe
+        self._manners = _Manners()
         self.stopping = False
         self.between: Callable[[Hurry | None], bool] = lambda _: False
 
@@ -628,10 +633,11 @@ class Courier:
     def _request(self, way: _Way, part: Sequence[Any], hurry: Hurry | None) -> tuple[Outcome, int, float]:
         """Send one request; its outcome, the bytes of its records, and the seconds it took."""
         lane, sender = way.lane, way.route.sender
-        body = self._join(_gently(part))
+        each = self._manners.each
+        body = self._join((frame.group, frame.record) for frame in each(part))
         # In the unit of `take`: what comes on top of the records, the sizing learns with them.
-        size = sum(len(record) for _, record in _gently(part))
-        names = header(frame.id for some in _slices(part) for frame in some)
+        size = sum(len(frame.record) for frame in each(part))
+        names = header(frame.id for frame in each(part))
         began = self._clock()
         try:
             outcome = sender.send(body, lane, self._deadline(hurry), names)
@@ -689,7 +695,7 @@ class Courier:
             errors.warn(errors.PARTLY_REJECTED, f"{rejected} {of} ({lane}): {message or 'no reason'}")
 
     def _set_aside(self, way: _Way, part: Sequence[Any], loss: Loss, why: str) -> None:
-        for some in _slices(part):
+        for some in self._manners.slices(part):
             self._store.set_aside(some, why)
         for frame in part:
             way.suspects.forget(frame.id)
@@ -711,29 +717,38 @@ class Courier:
             left -= size
             if len(some) < _SLICE:
                 break
-            time.sleep(_GIVE_WAY_S)
+            self._manners.give_way()
         return frames
 
     def _done(self, part: Sequence[Any]) -> None:
-        for some in _slices(part):
+        for some in self._manners.slices(part):
             self._store.done(some)
 
     def _give_back(self, frames: Sequence[Any]) -> None:
-        for some in _slices(frames):
+        for some in self._manners.slices(frames):
             self._store.give_back(some)
 
 
-def _slices(frames: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(frames), _SLICE):
-        if start:
+class _Manners:
+    """Goes through frames a slice at a time, and gives way to other threads in between where it is time to."""
+
+    def __init__(self) -> None:
+        self._since = -math.inf
+
+    def give_way(self) -> None:
+        if time.perf_counter() - self._since >= _HOLD_S:
             time.sleep(_GIVE_WAY_S)
-        yield frames[start : start + _SLICE]
+            self._since = time.perf_counter()
 
+    def slices(self, frames: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        for start in range(0, len(frames), _SLICE):
+            if start:
+                self.give_way()
+            yield frames[start : start + _SLICE]
 
-def _gently(frames: Sequence[Any]) -> Iterator[tuple[Any, bytes]]:
-    for some in _slices(frames):
-        for frame in some:
-            yield frame.group, frame.record
+    def each(self, frames: Sequence[Any]) -> Iterator[Any]:
+        for some in self.slices(frames):
+            yield from some
 
 
 class CourierThread:
