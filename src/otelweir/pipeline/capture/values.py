@@ -7,7 +7,7 @@ text. A `__str__` that raises gives the type's name.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ def any_value(value: object) -> AnyValue:
         return value  # type: ignore[return-value]
     if kind is int:
         return _integer(value)  # type: ignore[arg-type]
-    return _Conversion().convert(value, 0)
+    return Conversion().convert(value, 0)
 
 
 def attributes_of(pairs: Mapping[Any, object]) -> dict[str, AnyValue]:
@@ -134,15 +134,24 @@ def _name(value: object) -> str:
     return f"<{type.__getattribute__(type(value), '__name__')}>"
 
 
-class _Conversion:
-    """One conversion: counts the items and knows the containers it is inside of."""
+class Conversion:
+    """One conversion: counts the items and knows the containers it is inside of.
 
-    __slots__ = ("_inside", "_left", "_room")
+    Args:
+        items: How many items it may have, over all levels.
+        room: How many characters it may have, over all its texts.
 
-    def __init__(self) -> None:
-        self._left = MAX_ITEMS
-        self._room = MAX_TEXT
+    Attributes:
+        cut: Whether something did not find room.
+    """
+
+    __slots__ = ("_inside", "_left", "_room", "cut")
+
+    def __init__(self, items: int = MAX_ITEMS, room: int = MAX_TEXT) -> None:
+        self._left = items
+        self._room = room
         self._inside: set[int] = set()
+        self.cut = False
 
     def convert(self, value: Any, depth: int) -> AnyValue:
         try:
@@ -165,47 +174,58 @@ class _Conversion:
             return _integer(int.__int__(value))
         if isinstance(value, (bytes, bytearray, memoryview)):
             return self._bytes(value)
-        if isinstance(value, (Mapping, list, tuple, set, frozenset)):
-            if depth >= MAX_DEPTH or id(value) in self._inside:
-                return "…"
-            self._inside.add(id(value))
-            try:
-                return self._container(value, depth + 1)
-            finally:
-                self._inside.discard(id(value))
+        if isinstance(value, Mapping):
+            return self._within(value, depth, lambda inner: self._pairs(value.items(), len(value), inner))
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return self._within(value, depth, lambda inner: self._items(value, len(value), inner))
         return self._cut(_text(value))
 
-    def _container(self, value: Any, depth: int) -> AnyValue:
-        if isinstance(value, Mapping):
-            pairs: dict[str, AnyValue] = {}
-            for seen, (key, item) in enumerate(value.items()):
-                if not self._take():
-                    pairs["…"] = f"{len(value) - seen} more"
-                    break
-                if name := self._cut(_key(key)):
-                    pairs[name] = self.convert(item, depth)
-            return pairs
-        items: list[AnyValue] = []
-        for seen, item in enumerate(value):
+    def _within(self, value: object, depth: int, content: Callable[[int], AnyValue]) -> AnyValue:
+        """The content of a container, unless it is too deep or inside of itself."""
+        if depth >= MAX_DEPTH or id(value) in self._inside:
+            self.cut = True
+            return "…"
+        self._inside.add(id(value))
+        try:
+            return content(depth + 1)
+        finally:
+            self._inside.discard(id(value))
+
+    def _pairs(self, pairs: Iterable[tuple[Any, Any]], count: int, depth: int) -> dict[str, AnyValue]:
+        found: dict[str, AnyValue] = {}
+        for seen, (key, item) in enumerate(pairs):
             if not self._take():
-                items.append(f"… {len(value) - seen} more")
+                found["…"] = f"{count - seen} more"
                 break
-            items.append(self.convert(item, depth))
-        return items
+            if name := self._cut(_key(key)):
+                found[name] = self.convert(item, depth)
+        return found
+
+    def _items(self, items: Iterable[Any], count: int, depth: int) -> list[AnyValue]:
+        found: list[AnyValue] = []
+        for seen, item in enumerate(items):
+            if not self._take():
+                found.append(f"… {count - seen} more")
+                break
+            found.append(self.convert(item, depth))
+        return found
 
     def _take(self) -> bool:
         self._left -= 1
+        if self._left < 0:
+            self.cut = True
         return self._left >= 0
 
     def _cut(self, text: str) -> str:
         """The text, as far as there is room for it."""
         room = self._room
         if len(text) > room:
+            self.cut = True
             text = text[:room] + f"… ({len(text) - room} more characters)"
         self._room = max(0, room - len(text))
         return clean(text)
 
-    def _bytes(self, value: bytes | bytearray | memoryview) -> bytes:
+    def _bytes(self, value: bytes | bytearray | memoryview) -> AnyValue:
         found = bytes(value[: self._room])
         self._room -= len(found)
         return found
