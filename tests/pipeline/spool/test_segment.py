@@ -21,7 +21,7 @@ records = st.lists(st.binary(max_size=80), min_size=1, max_size=12)
 
 
 def written(folder: Path, contents: list[bytes], *, mapped: bool = True) -> Path:
-    segment = Segment.create(folder, "logs", 2**16, 1, 1000.0, mapped=mapped)
+    segment = Segment.create(folder, "logs", 2**18, 1, 1000.0, mapped=mapped)
     for number, record in enumerate(contents):
         assert segment.append((SHOP, DESK)[number % 2], record, number % 3 == 0, 1000 + number)
     segment.seal()
@@ -71,6 +71,23 @@ class TestAFile:
         again = Segment.open(path)
         assert (again.records, again.waiting) == (3, 1)
         assert read(again) == [(SHOP, b"c")]
+
+    @given(
+        contents=st.lists(st.binary(max_size=80) | st.just(b"large" * 3000), min_size=1, max_size=12), data=st.data()
+    )
+    def test_marks_change_nothing_but_the_states(
+        self, tmp_path_factory: pytest.TempPathFactory, mapped: bool, contents: list[bytes], data: st.DataObject
+    ) -> None:
+        """However many are written with one call."""
+        path = written(tmp_path_factory.mktemp("marks"), contents, mapped=mapped)
+        segment = Segment.open(path)
+        places = [at for at, _, _ in segment.take(2**30, 10**6)]
+        finished = data.draw(st.lists(st.sampled_from(places), unique=True))
+        expected = bytearray(path.read_bytes())
+        for at in finished:
+            expected[at + 12] = DELIVERED
+        segment.mark(segment.finish(finished), DELIVERED)
+        assert path.read_bytes() == expected
 
     def test_writes_a_group_once(self, tmp_path: Path, mapped: bool) -> None:
         path = written(tmp_path, [b"a"] * 50, mapped=mapped)

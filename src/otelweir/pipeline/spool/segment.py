@@ -22,7 +22,7 @@ Invariants:
 - The state stands outside the checksum, and its values differ by four bits: one flipped bit changes no meaning, and
   what is doubtful counts as waiting (rather twice than never).
 - A group's frame stands before the records that refer to it. Damage to it takes its records in this file along.
-- Frames never move and are never rewritten, so identity and place name a record as long as the file lives.
+- Frames never move and never change but for their state, so identity and place name a record as long as the file lives.
 - Mapped memory is written only where blocks were reserved. Everything else goes through system calls, which answer with
   an error where a mapping would end the process (SIGBUS). Not covered: another program that shortens the file, and file
   systems that copy on write and run full in spite of the reservation.
@@ -76,6 +76,9 @@ SPARE: Final = ".spare"
 """Ends the name of a file that holds nothing."""
 
 _ZEROS: Final = bytes(2**16)
+_CLOSE: Final = 4096
+"""Bytes from one frame to the next that are not too many to write between two marks."""
+
 _A_WHILE: Final = 256
 """Frames in about half a millisecond."""
 
@@ -180,6 +183,17 @@ def _next_whole(data: _Data, at: int, seed: int) -> int | None:
             return mark - _AT_MARK
         mark = data.find(_MARK, mark + 1)
     return None
+
+
+def _runs(places: list[int]) -> Iterator[list[int]]:
+    """Places by neighbourhood: those that are close enough to be written together."""
+    start = 0
+    for index in range(1, len(places)):
+        if places[index] - places[index - 1] > _CLOSE:
+            yield places[start:index]
+            start = index
+    if places:
+        yield places[start:]
 
 
 def _padded(size: int) -> int:
@@ -803,11 +817,20 @@ class Segment:
         if self.buffer is not None:
             return
         assert self.path is not None
-        byte = bytes((state,))
         fd = self._fd if self._fd >= 0 else os.open(self.path, os.O_RDWR | FLAGS)
         try:
-            for at in places:
-                _write_at(fd, byte, at + _AT_STATE)
+            whole = os.fstat(fd).st_size if self.sealed else 0
+            for run in _runs(sorted(places)):
+                first, beyond = run[0] + _AT_STATE, run[-1] + _AT_STATE + 1
+                if beyond <= whole:
+                    # Nobody else writes to a sealed file; and each system call may cost the interpreter's lock.
+                    states = bytearray(_read_at(fd, beyond - first, first))
+                    for at in run:
+                        states[at + _AT_STATE - first] = state
+                    _write_at(fd, bytes(states), first)
+                else:
+                    for at in run:
+                        _write_at(fd, bytes((state,)), at + _AT_STATE)
         finally:
             if fd != self._fd:
                 os.close(fd)
