@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import wrapt
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined] # upstream's file opts out
@@ -33,15 +33,40 @@ class WeirDistro(BaseDistro):  # type: ignore[misc]
         Django is instrumented when it is set up, unless its settings are named in the environment: upstream's
         instrumentor configures empty settings where it finds none, and `manage.py`, or a project that configures
         itself, names them later.
+
+        A client of a language model is instrumented when the application imports it: upstream's instrumentors import
+        it themselves, which takes seconds.
         """
         if entry_point.name == "django" and not os.environ.get("DJANGO_SETTINGS_MODULE"):
             _after_django_setup(lambda: super(WeirDistro, self).load_instrumentor(entry_point, **kwargs))
+            return
+        if entry_point.value.startswith(_GENAI) and entry_point.name in _CLIENTS:
+            client = _CLIENTS[entry_point.name]
+            _once_imported(client, lambda: super(WeirDistro, self).load_instrumentor(entry_point, **kwargs))
             return
         if entry_point.name == "logging":
             if os.environ.get("OTEL_PYTHON_LOG_CORRELATION", "").strip().lower() != "true":
                 return
             kwargs["enable_log_auto_instrumentation"] = False
         super().load_instrumentor(entry_point, **kwargs)
+
+
+_GENAI: Final = "opentelemetry.instrumentation.genai."
+_CLIENTS: Final[Mapping[str, str]] = {"openai": "openai", "anthropic": "anthropic", "langchain": "langchain_core"}
+"""The package whose import tells that an instrumentation of this name is needed."""
+
+
+def _once_imported(package: str, instrument: Callable[[], None]) -> None:
+    @wrapt.when_imported(package)
+    def _(_module: Any) -> None:
+        _guarded(package, instrument)
+
+
+def _guarded(what: str, instrument: Callable[[], None]) -> None:
+    try:
+        instrument()
+    except Exception as error:  # noqa: BLE001 - the host goes on without spans
+        errors.warn(errors.NOT_LOADED, f"{what} cannot be instrumented: {error}", exc_info=error)
 
 
 def _after_django_setup(instrument: Callable[[], None]) -> None:
@@ -53,10 +78,7 @@ def _after_django_setup(instrument: Callable[[], None]) -> None:
         wrapped(*args, **kwargs)
         if not done:
             done = True
-            try:
-                instrument()
-            except Exception as error:  # noqa: BLE001 - the host goes on without spans
-                errors.warn(errors.NOT_LOADED, f"Django cannot be instrumented: {error}", exc_info=error)
+            _guarded("Django", instrument)
 
     @wrapt.when_imported("django")
     def _(django: Any) -> None:
