@@ -873,6 +873,7 @@ class CourierThread:
     def _flush(self, hurry: Hurry) -> float:
         if hurry.due is None:
             self._courier.begin(hurry)
+            self._turn_at = time.monotonic() + self._interval_s
         while hurry.due and not hurry.over and self._courier.turn(hurry=hurry) and not self._ended:
             pass
         if self._hurry() not in (hurry, None):
