@@ -113,6 +113,11 @@ TOO_MANY_PATTERNS = _problem(
     "More log patterns than the table holds; further ones share one overflow pattern",
     "Raise WEIR_LOG_MAX_PATTERNS, or pass the varying part of the message as an argument.",
 )
+TRACE_SAMPLE_FAILED = _problem(
+    "WEIR-SAMPLE-003",
+    "Weir failed to decide on a trace and kept it",
+    "Please report it with the message below; the application is not affected.",
+)
 QUEUE_FULL = _problem(
     "WEIR-DELIVER-001",
     "Log records come faster than they can be exported, and some are lost",

@@ -10,6 +10,7 @@ from typing import Any, Final
 from otelweir import errors
 from otelweir.pipeline.capture.settings import CaptureSettings, ResourceSettings
 from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
+from otelweir.pipeline.sample.spans.settings import TraceSamplingSettings
 from otelweir.pipeline.spool.settings import SpoolSettings
 from otelweir.pipeline.transmit.settings import TransmitSettings
 from otelweir.selfmetrics.settings import SelfMetricsSettings
@@ -35,6 +36,7 @@ SECTIONS: Final = (
     ResourceSettings,
     CaptureSettings,
     LogSamplingSettings,
+    TraceSamplingSettings,
     SpoolSettings,
     TransmitSettings,
     SelfMetricsSettings,
@@ -46,6 +48,7 @@ class Settings(
     SelfMetricsSettings,
     TransmitSettings,
     SpoolSettings,
+    TraceSamplingSettings,
     LogSamplingSettings,
     CaptureSettings,
     ResourceSettings,

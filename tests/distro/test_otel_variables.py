@@ -83,6 +83,21 @@ class TestValues:
         assert (found(**environ) == []) is good
         assert found(OTEL_TRACES_SAMPLER="always_on", OTEL_TRACES_SAMPLER_ARG=argument) == []
 
+    @pytest.mark.parametrize(
+        ("argument", "words"),
+        [
+            ("rate=0.1,per_second=50", None),
+            ("", None),
+            ("rate=2", "(rate is not a number from 0 to 1)"),
+            ("/no/such/policy.yaml", "(/no/such/policy.yaml: No such file or directory)"),
+        ],
+    )
+    def test_the_argument_of_weirs_sampler_is_checked(self, argument: str, words: str | None) -> None:
+        environ = {"OTEL_TRACES_SAMPLER": "weir", "OTEL_TRACES_SAMPLER_ARG": argument}
+        installed = Installed(groups={"opentelemetry_traces_sampler": [Entry("weir", "otelweir", lambda: None)]})
+        told = [what for _, what, _ in problems(environ, installed)]
+        assert (told == []) if words is None else words in told[0]
+
     def test_grpc_takes_a_host_and_port(self) -> None:
         """The specification leaves the form to the gRPC client."""
         assert found(OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_EXPORTER_OTLP_ENDPOINT="collector:4317") == []

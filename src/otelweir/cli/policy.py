@@ -20,6 +20,7 @@ import click
 from otelweir import errors
 from otelweir.cli.loglines import ERROR, LONGEST_LINE, MESSAGE_KEYS, LogRecord, records
 from otelweir.pipeline.sample.logs.rules import ALWAYS_KEPT, OWN_EVENTS, Rule, Rules, matches
+from otelweir.pipeline.sample.spans.rules import SpanRule, TraceRules
 from otelweir.signals import SEVERITIES, Severity
 
 if TYPE_CHECKING:
@@ -94,8 +95,29 @@ def check(file: str, as_json: bool) -> None:
             [["", rule.name, _conditions(rule), _number(rule.rate), _number(rule.first)] for _, rule in ordered],
             right=("rate", "first"),
         )
+    if "traces" in policy.model_fields_set:
+        _print_traces(policy.trace_rules(Path(file).name))
     for note in notes:
         click.echo(f"Note: {note}")
+
+
+def _print_traces(traces: TraceRules) -> None:
+    most = "" if traces.per_second is None else f", at most {traces.per_second:g} a second and process"
+    click.echo(f"  {'traces':<9} rate {traces.rate:g}{most}; remote {traces.remote}")
+    if traces.rules:
+        click.echo(f"  {'':<9} {len(traces.rules)} rules, of which the first that fits decides:")
+        _print_table(
+            ["", "rule", "for", "rate", "per_second"],
+            [["", one.name, _span_conditions(one), _number(one.rate), _number(one.per_second)] for one in traces.rules],
+            right=("rate", "per_second"),
+        )
+
+
+def _span_conditions(rule: SpanRule) -> str:
+    said = [f"span {rule.span}"] if rule.span is not None else []
+    said += [f"kind {' or '.join(sorted(rule.kinds))}"] if rule.kinds else []
+    said += [f"{name} {value}" for name, value in (rule.attributes or {}).items()]
+    return ", ".join(said)
 
 
 def _sets(policy: Policy) -> Iterator[tuple[str, str]]:

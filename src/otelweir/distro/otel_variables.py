@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from otelweir import errors
 from otelweir.distro.installed import Installed
 from otelweir.errors import Problem
+from otelweir.pipeline.sample.spans.argument import flaw_of
 from otelweir.variables import scrubbed, without_credentials
 
 Check: TypeAlias = Callable[[str, Installed], "str | None"]
@@ -200,8 +201,8 @@ def problems(environ: Mapping[str, str], installed: Installed) -> Iterator[Wrong
         if not value.strip():
             continue
         check = CHECKS.get(name)
-        if name == "OTEL_TRACES_SAMPLER_ARG" and "traceidratio" in environ.get("OTEL_TRACES_SAMPLER", ""):
-            check = _RATIO
+        if name == "OTEL_TRACES_SAMPLER_ARG":
+            check = _sampler_argument(environ.get("OTEL_TRACES_SAMPLER", "").strip())
         if name.endswith("ENDPOINT") and _speaks_grpc(name, environ) and "://" not in value:
             check = None  # gRPC takes names of its own as well
         if check and (allowed := check(value, installed)):
@@ -210,8 +211,16 @@ def problems(environ: Mapping[str, str], installed: Installed) -> Iterator[Wrong
     yield from _queues(environ)
 
 
+def _sampler_argument(sampler: str) -> Check | None:
+    if sampler == "weir":
+        return lambda value, _: flaw_of(value)
+    return _RATIO if "traceidratio" in sampler else None
+
+
 def _remedy(name: str, value: str) -> str | None:
     """What to do about a value that OpenTelemetry does not answer with its default."""
+    if name == "OTEL_TRACES_SAMPLER_ARG":
+        return "Correct the value; until then every trace is kept."
     if name == "OTEL_PROPAGATORS":
         return "Correct the name, or install the package that provides it; until then the service does not start."
     if name in COMPONENTS:

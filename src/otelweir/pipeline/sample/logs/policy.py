@@ -16,14 +16,16 @@ from pydantic_core import PydanticCustomError
 from otelweir.pipeline.sample.logs.document import Document, Path, Value, invalid, read, shown
 from otelweir.pipeline.sample.logs.rules import ALWAYS_KEPT, OWN_EVENTS, Overlay, Rule
 from otelweir.pipeline.sample.logs.settings import Mode
+from otelweir.pipeline.sample.spans.rules import KINDS, Kind, Remote, SpanRule, TraceRules
 from otelweir.signals import SEVERITIES, Severity
-from otelweir.variables import Form, number, seconds, text, whole
+from otelweir.variables import Form, number, one_of, seconds, text, whole
 
 MAX_RULES: Final = 1000
 """More rules would make the first record of each pattern slow."""
 
 _KEEPS_ERRORS: Final = "error and fatal are always kept, whatever a policy says"
 _SELECTORS: Final = ("pattern", "template", "logger", "event", "severity")
+_SPAN_SELECTORS: Final = ("span", "kind", "attributes")
 
 
 def _field(form: Form[Any]) -> BeforeValidator:
@@ -86,21 +88,26 @@ def _words(what: str) -> Form[str]:
     return Form(f"{what} of 1 to 4096 characters", take)
 
 
-def _severities(value: Value) -> list[str]:
-    given = value if isinstance(value, list) else [value]
-    wrong = [shown(name) for name in given[:10] if not isinstance(name, str) or name.lower() not in SEVERITIES]
-    if wrong or not given or len(given) > len(SEVERITIES):
-        allowed = ", ".join(SEVERITIES)
-        raise PydanticCustomError(
-            "form",
-            "{shown} is not one of {allowed}, or a list of them",
-            {"shown": " and ".join(wrong) or "this list", "allowed": allowed},
-        )
-    return [str(name).lower() for name in given]
+def _some_of(allowed: tuple[str, ...]) -> BeforeValidator:
+    """One of some names, or a list of them."""
+
+    def take(value: Value) -> list[str]:
+        given = value if isinstance(value, list) else [value]
+        wrong = [shown(name) for name in given[:10] if not isinstance(name, str) or name.lower() not in allowed]
+        if wrong or not given or len(given) > len(allowed):
+            raise PydanticCustomError(
+                "form",
+                "{shown} is not one of {allowed}, or a list of them",
+                {"shown": " and ".join(wrong) or "this list", "allowed": ", ".join(allowed)},
+            )
+        return [str(name).lower() for name in given]
+
+    return BeforeValidator(take)
 
 
 Rate = Annotated[float | None, _field(_RATE)]
 First = Annotated[int | None, _field(whole(1, 1_000_000))]
+PerSecond = Annotated[float | None, _field(number(above=0))]
 
 
 class _Part(BaseModel):
@@ -135,7 +142,7 @@ class RuleEntry(_Part):
     event: Annotated[str | None, _field(_words("an event name"))] = None
     """The name of an event. Events that no rule names are all kept."""
 
-    severity: Annotated[list[Severity], BeforeValidator(_severities)] = []
+    severity: Annotated[list[Severity], _some_of(SEVERITIES)] = []
     """A severity, or a list."""
 
     rate: Rate = None
@@ -143,6 +150,44 @@ class RuleEntry(_Part):
 
     first: First = None
     """Records of each pattern kept in each window before the rate applies."""
+
+
+class SpanRuleEntry(_Part):
+    """One rule for traces that begin here: at least one condition on their first span, and a rate, a limit, or both."""
+
+    name: Annotated[str | None, _field(_words("a name"))] = None
+    """What to call the rule in answers."""
+
+    span: Annotated[str | None, _field(_words("the name of a span"))] = None
+    """The name of the span; `*` stands for anything."""
+
+    kind: Annotated[list[Kind], _some_of(KINDS)] = []
+    """`internal`, `server`, `client`, `producer` or `consumer`, or a list."""
+
+    attributes: dict[str, Annotated[str, _field(_words("a value"))]] = {}
+    """Values of attributes that the span is begun with; `*` stands for anything."""
+
+    rate: Rate = None
+    """Share of the traces kept, from 0 to 1."""
+
+    per_second: PerSecond = None
+    """Traces a second that a process keeps at most."""
+
+
+class Traces(_Part):
+    """What is kept of traces that begin here, for the sampler `weir`."""
+
+    rate: Rate = None
+    """Share of the traces kept where no rule fits, from 0 to 1."""
+
+    per_second: PerSecond = None
+    """Traces a second that a process keeps at most, of those that no rule fits."""
+
+    remote: Annotated[Remote | None, _field(one_of("honour", "ignore"))] = None
+    """`honour` keeps to what another service has decided, `ignore` decides anew."""
+
+    rules: list[SpanRuleEntry] = []
+    """The first that fits decides."""
 
 
 class Policy(_Part):
@@ -169,6 +214,9 @@ class Policy(_Part):
     rules: list[RuleEntry] = []
     """What else is to be kept, and of which records."""
 
+    traces: Traces = Traces()
+    """What is kept of traces."""
+
     def overlay(self, name: str) -> Overlay:
         """The policy in the form that lies over other sources.
 
@@ -193,6 +241,30 @@ class Policy(_Part):
                     severities=frozenset(rule.severity),
                 )
                 for place, rule in enumerate(self.rules)
+            ),
+        )
+
+    def trace_rules(self, name: str) -> TraceRules:
+        """What the policy says about traces.
+
+        Args:
+            name: How to call the document in the names of rules that have none.
+        """
+        given = self.traces
+        return TraceRules(
+            rate=1.0 if given.rate is None else given.rate,
+            per_second=given.per_second,
+            remote=given.remote or "honour",
+            rules=tuple(
+                SpanRule(
+                    name=rule.name or f"traces.rules[{place}] of {name}",
+                    rate=1.0 if rule.rate is None else rule.rate,
+                    per_second=rule.per_second,
+                    span=rule.span,
+                    kinds=frozenset(rule.kind),
+                    attributes=dict(rule.attributes),
+                )
+                for place, rule in enumerate(given.rules)
             ),
         )
 
@@ -223,11 +295,16 @@ def parse(data: bytes, name: str) -> Policy:
 
 def _across(value: Value) -> Iterator[tuple[Path, str]]:
     """Problems between keys; pydantic would tell them only when each key for itself is right."""
-    rules = value.get("rules") if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return
+    traces = value.get("traces")
+    if isinstance(traces, dict):
+        yield from _across_traces(traces.get("rules"))
+    rules = value.get("rules")
     if not isinstance(rules, list):
         return
     if len(rules) > MAX_RULES:
-        yield ("rules", MAX_RULES), f"is one of {len(rules):,} rules; a policy has at most {MAX_RULES:,}"
+        yield ("rules", MAX_RULES), _too_many(rules)
     for place, rule in enumerate(rules):
         if not isinstance(rule, dict):
             continue
@@ -242,6 +319,25 @@ def _across(value: Value) -> Iterator[tuple[Path, str]]:
         given = severities if isinstance(severities, list) else [severities]
         if any(isinstance(name, str) and name.lower() in ALWAYS_KEPT for name in given) and _lowers(rule.get("rate")):
             yield (*here, "severity"), _KEEPS_ERRORS
+
+
+def _across_traces(rules: Value) -> Iterator[tuple[Path, str]]:
+    if not isinstance(rules, list):
+        return
+    if len(rules) > MAX_RULES:
+        yield ("traces", "rules", MAX_RULES), _too_many(rules)
+    for place, rule in enumerate(rules):
+        if not isinstance(rule, dict):
+            continue
+        here: Path = ("traces", "rules", place)
+        if not any(key in rule for key in _SPAN_SELECTORS):
+            yield here, f"a rule needs one of {', '.join(_SPAN_SELECTORS)}; `traces.rate` is for all traces"
+        if "rate" not in rule and "per_second" not in rule:
+            yield here, "a rule needs `rate` or `per_second`"
+
+
+def _too_many(rules: list[Value]) -> str:
+    return f"is one of {len(rules):,} rules; a policy has at most {MAX_RULES:,}"
 
 
 def _lowers(rate: Value) -> bool:
@@ -259,13 +355,26 @@ def _in_words(document: Document, path: tuple[int | str, ...], kind: str, said: 
         match kind:
             case "model_type" | "dict_type" | "model_attributes_type":
                 return f"{shown(value)} is not a mapping"
+            case "string_type":
+                return f"{shown(value)} is not text"
             case "list_type":
                 return f"{shown(value)} is not a list"
         return said
     around, name = path[:-1], str(path[-1]).lower()
     if around == ("rates",) and name in ALWAYS_KEPT:
         return _KEEPS_ERRORS
-    model: type[BaseModel] = Policy if not around else Rates if around == ("rates",) else RuleEntry
+    model: type[BaseModel]
+    match around:
+        case ():
+            model = Policy
+        case ("rates",):
+            model = Rates
+        case ("traces",):
+            model = Traces
+        case ("traces", *_):
+            model = SpanRuleEntry
+        case _:
+            model = RuleEntry
     known = list(model.model_fields)
     near = difflib.get_close_matches(name[:40], known, n=1, cutoff=0.6)
     return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; the keys are {', '.join(known)}"

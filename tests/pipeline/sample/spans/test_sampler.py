@@ -1,0 +1,174 @@
+"""The sampler in the real SDK: parents, the tracestate, flags, forks."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, SamplingResult
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from otelweir.pipeline.sample.spans import SpanRule, TraceRules, WeirSampler
+from otelweir.pipeline.sample.spans.otel import sampler
+
+LOW = (0xABC << 64) | 1
+"""A trace whose randomness is next to nothing."""
+
+HIGH = (0xABC << 64) | (2**56 - 1)
+"""A trace that is kept by any rate above 0."""
+
+
+def below(trace_id: int, *, remote: bool, sampled: bool, state: Sequence[tuple[str, str]] = ()) -> Context:
+    flags = TraceFlags(TraceFlags.SAMPLED if sampled else 0)
+    parent = SpanContext(trace_id, 1, remote, flags, TraceState(state))
+    return trace.set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def ask(one: WeirSampler, context: Context, trace_id: int) -> SamplingResult:
+    return one.should_sample(context, trace_id, "GET /cart", SpanKind.SERVER, {"a": 1}, ())
+
+
+def members(result: SamplingResult) -> dict[str, str]:
+    return dict(result.trace_state or {})
+
+
+class TestARoot:
+    def test_carries_the_threshold_that_it_was_kept_by(self) -> None:
+        provider = TracerProvider(sampler=WeirSampler(TraceRules(rate=0.5)), shutdown_on_exit=False)
+        contexts = [provider.get_tracer("t").start_span("a").get_span_context() for _ in range(200)]
+        kept = [context for context in contexts if context.trace_flags.sampled]
+        assert 50 < len(kept) < 150
+        assert {tuple(context.trace_state.items()) for context in kept} == {(("ot", "th:8"),)}
+        assert all(not context.trace_state for context in contexts if not context.trace_flags.sampled)
+        assert all(context.trace_id & (2**56 - 1) >= 2**55 for context in kept)
+
+    def test_keeps_the_flag_that_says_that_its_id_is_random(self) -> None:
+        provider = TracerProvider(sampler=WeirSampler(), shutdown_on_exit=False)
+        with provider.get_tracer("t").start_as_current_span("a") as root:
+            carrier: dict[str, str] = {}
+            TraceContextTextMapPropagator().inject(carrier)
+        assert carrier["tracestate"] == "ot=th:0"
+        flags = int(carrier["traceparent"][-2:], 16)
+        assert flags == root.get_span_context().trace_flags and flags & 1
+
+    def test_is_decided_by_the_rule_for_it(self) -> None:
+        rules = TraceRules(rules=(SpanRule("none", rate=0.0, kinds=frozenset({"client"}), attributes={"a": "1"}),))
+        provider = TracerProvider(sampler=WeirSampler(rules), shutdown_on_exit=False)
+        tracer = provider.get_tracer("t")
+        assert not tracer.start_span("a", kind=SpanKind.CLIENT, attributes={"a": 1}).is_recording()
+        assert tracer.start_span("a", kind=SpanKind.CLIENT).is_recording()
+        assert tracer.start_span("a", attributes={"a": 1}).is_recording()
+
+
+class TestAChild:
+    @pytest.mark.parametrize("remote", [True, False])
+    @pytest.mark.parametrize("trace_id", [LOW, HIGH])
+    def test_follows_its_parent_whatever_the_rate(self, trace_id: int, remote: bool) -> None:
+        nothing, everything = WeirSampler(TraceRules(rate=0.0)), WeirSampler()
+        sampled, not_sampled = (below(trace_id, remote=remote, sampled=flag) for flag in (True, False))
+        assert ask(nothing, sampled, trace_id).decision is Decision.RECORD_AND_SAMPLE
+        assert ask(everything, not_sampled, trace_id).decision is Decision.DROP
+
+    def test_passes_the_tracestate_on(self) -> None:
+        state = [("vendor", "x"), ("ot", "th:4;xy:1"), ("other", "y")]
+        for remote in (True, False):
+            result = ask(WeirSampler(), below(HIGH, remote=remote, sampled=True, state=state), HIGH)
+            assert list(members(result).items()) == state
+
+    def test_loses_a_threshold_that_cannot_be_true(self) -> None:
+        """Who counts by it would count wrong; the specification says to erase it."""
+        state = [("vendor", "x"), ("ot", "xy:1;th:8")]
+        result = ask(WeirSampler(), below(LOW, remote=True, sampled=True, state=state), LOW)
+        assert result.decision is Decision.RECORD_AND_SAMPLE
+        assert members(result) == {"vendor": "x", "ot": "xy:1"}
+
+    def test_believes_the_randomness_that_is_given(self) -> None:
+        state = [("ot", "th:8;rv:ffffffffffffff")]
+        assert members(ask(WeirSampler(), below(LOW, remote=True, sampled=True, state=state), LOW)) == dict(state)
+
+    @given(
+        st.dictionaries(
+            st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True),
+            st.from_regex(r"[!-+\--<>-~]{1,40}", fullmatch=True),
+            max_size=32,
+        ),
+        st.sampled_from(["", "th:8", "th:zz", "rv:1", "th:8;rv:00000000000000", "junk", "th:;;", "a:" + "b" * 250]),
+        st.sampled_from([LOW, HIGH]),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(["honour", "ignore"]),
+    )
+    def test_never_loses_what_others_put_into_the_tracestate(
+        self, others: dict[str, str], own: str, trace_id: int, remote: bool, sampled: bool, meaning: str
+    ) -> None:
+        others.pop("ot", None)
+        state = list(others.items())
+        if own and len(state) < 32:
+            state.insert(0, ("ot", own))
+        one = WeirSampler(TraceRules(rate=0.5, remote=meaning))  # type: ignore[arg-type]
+        found = members(ask(one, below(trace_id, remote=remote, sampled=sampled, state=state), trace_id))
+        ours = found.pop("ot", "")
+        assert found == others
+        assert len(found) + bool(ours) <= 32 and len(ours) <= 256
+
+
+class TestRemoteIgnored:
+    """At the edge, where anybody may set a flag."""
+
+    RULES = TraceRules(rate=0.5, remote="ignore")
+
+    @pytest.mark.parametrize("sampled", [True, False])
+    def test_what_others_decided_means_nothing(self, sampled: bool) -> None:
+        one = WeirSampler(self.RULES)
+        state = [("vendor", "x"), ("ot", "th:2")]
+        kept = ask(one, below(HIGH, remote=True, sampled=sampled, state=state), HIGH)
+        dropped = ask(one, below(LOW, remote=True, sampled=sampled, state=state), LOW)
+        assert kept.decision is Decision.RECORD_AND_SAMPLE and members(kept) == {"ot": "th:8", "vendor": "x"}
+        assert dropped.decision is Decision.DROP and members(dropped) == {"vendor": "x"}
+
+    def test_the_randomness_that_is_given_decides(self) -> None:
+        one = WeirSampler(self.RULES)
+        state = [("ot", "rv:ffffffffffffff")]
+        result = ask(one, below(LOW, remote=True, sampled=False, state=state), LOW)
+        assert members(result) == {"ot": "th:8;rv:ffffffffffffff"}
+
+    def test_a_parent_in_the_process_is_believed(self) -> None:
+        one = WeirSampler(self.RULES)
+        assert ask(one, below(LOW, remote=False, sampled=True), LOW).decision is Decision.RECORD_AND_SAMPLE
+
+
+class TestByName:
+    def test_a_bad_argument_warns_and_falls_back(self, caplog: pytest.LogCaptureFixture) -> None:
+        found = sampler("rate=often")
+        assert isinstance(found, ParentBased)
+        assert "OTEL_TRACES_SAMPLER_ARG='rate=often' is not pairs such as rate=0.1" in caplog.text
+        assert "parentbased_always_on" in caplog.text
+
+    def test_without_an_argument_it_reads_the_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Declarative configuration gives none."""
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "rate=0.25,remote=ignore")
+        assert sampler().get_description() == "WeirSampler{rate=0.25,remote=ignore}"
+        assert sampler("").get_description() == "WeirSampler{rate=1}"
+
+
+def test_a_forked_child_has_limits_of_its_own() -> None:
+    one = WeirSampler(TraceRules(per_second=1.0))
+    chance = random.Random(1)
+
+    def kept() -> int:
+        results = [ask(one, Context(), chance.getrandbits(128)) for _ in range(100)]
+        return sum(result.decision is Decision.RECORD_AND_SAMPLE for result in results)
+
+    assert kept() == 10 and kept() == 0
+    child = os.fork()
+    if child == 0:
+        os._exit(kept())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
