@@ -28,6 +28,7 @@ from opentelemetry.metrics import MeterProvider
 from otelweir import errors
 from otelweir.distro.destinations import Destination
 from otelweir.distro.late import Late
+from otelweir.pipeline.spool.disk_thread import DiskThread
 from otelweir.pipeline.spool.otlp import join
 from otelweir.pipeline.spool.place import ELSEWHERE, default_folder
 from otelweir.pipeline.spool.spool import Spool
@@ -136,6 +137,7 @@ class Delivery:
         self._destinations: dict[Lane, Destination] = {}
         self._users: dict[Lane, int] = {}
         self._thread: CourierThread | None = None
+        self._disk: DiskThread | None = None
         self._begin()
         _deliveries.add(self)
 
@@ -174,6 +176,7 @@ class Delivery:
                 )
                 self.courier.add(lane, Route(sender, gate, sizing, max_records(lane, self._environ)))
             if self._thread is None:
+                self._disk = DiskThread(self.spool, self.settings.spool_fsync)
                 self._thread = CourierThread(self.courier, interval_s(self._environ), self._waits, chores=self._chores)
             return True
 
@@ -233,6 +236,8 @@ class Delivery:
         self._say_what_waits(result)
         if self._thread is not None:
             self._thread.stop(timeout_s * (1 - _SHARE) / 2)
+        if self._disk is not None:
+            self._disk.stop()
         self._remember()
         self.spool.close()
         for sender in self._senders:
@@ -282,7 +287,6 @@ class Delivery:
     # --- on the courier's thread ------------------------------------------------------------------------------------
 
     def _chores(self) -> None:
-        self.spool.sync()
         now = time.monotonic()
         if now >= self._adopt_at:
             self._adopt_at = now + ADOPT_S
@@ -361,7 +365,8 @@ class Delivery:
         self._ended = ended
         self.tally.after_fork()
         self.exchanges.after_fork()
-        if self._thread is not None and not ended:
+        if self._thread is not None and self._disk is not None and not ended:
+            self._disk.after_fork()
             self._thread.after_fork()
 
 

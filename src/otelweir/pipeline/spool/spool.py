@@ -194,7 +194,7 @@ class Spool:
         self._left: dict[Lane, Waiting] = {}
         self._problems: deque[tuple[Problem, str]] = deque()
         self._said: set[str] = set()
-        self._synced = -math.inf
+        self._synced = 0.0
         self._unsynced: list[Path] = []
 
     def __repr__(self) -> str:
@@ -957,7 +957,7 @@ class Spool:
         self._bury()
         if not self._closed and self._folder is not None:
             self._prepare()
-        if not now and not 0 <= self._synced + self._fsync_s <= time.monotonic():
+        if not now and self._synced + self._fsync_s > time.monotonic():
             self._tell()
             return
         self._synced = time.monotonic()
