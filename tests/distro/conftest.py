@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,10 @@ def launch(tmp_path: Path) -> Launch:
 def backend() -> Iterator[Backend]:
     with Backend() as backend:
         yield backend
+
+
+@pytest.fixture(scope="session")
+def quick_start() -> dict[str, str]:
+    """Variables for programs of many processes: no libraries are instrumented, as that imports many of them."""
+    names = {entry.name for entry in entry_points(group="opentelemetry_instrumentor")}
+    return {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(sorted(names - {"logging"}))}

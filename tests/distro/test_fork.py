@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -185,7 +186,8 @@ def test_forks_while_threads_log_and_the_exporter_is_being_loaded(launch: Launch
 def test_a_fork_while_a_thread_imports_what_the_exporter_needs(launch: Launch, backend: Backend) -> None:
     """The child's copy of that import would never be over."""
     program = """
-        import importlib.abc, socket
+        import importlib.abc, socket, otelweir
+        otelweir.configure()
         class Slow(importlib.abc.MetaPathFinder):
             def find_spec(self, name, path, target=None):
                 if name in ("encodings.idna", "requests"):
@@ -205,7 +207,8 @@ def test_a_fork_while_a_thread_imports_what_the_exporter_needs(launch: Launch, b
         resolver.join()
         work("parent")
     """
-    ended = launch(
+    # Not under the launcher: what it instruments may have imported it by then.
+    ended = launch.plain(
         _program(program),
         OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint,
         OTEL_TRACES_EXPORTER="none",
@@ -252,3 +255,190 @@ def test_workers_of_gunicorn(launch: Launch, backend: Backend) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert _done(backend) == Counter({f"done {name}": 1 for name in ["parent before", *(f"/{n}" for n in range(10))]})
     assert _seen(backend) == 41 * 11
+
+
+ORDERS = """
+    import asyncio, concurrent.futures, logging, multiprocessing, os, signal, subprocess, sys, threading, time, warnings
+    from opentelemetry import trace
+    warnings.simplefilter("ignore")  # from 3.12 on, forking while there are threads brings one
+    logging.getLogger().addHandler(logging.NullHandler())
+
+    def order(n):
+        with trace.get_tracer("shop").start_as_current_span(f"order {n}"):
+            logging.getLogger("shop").warning("order %d", n)
+
+    flushed = set()
+    def orders(start, count=10):
+        for n in range(start, start + count):
+            order(n)
+            # Nothing is under way when a child ends: of that, nobody could tell whether it arrived.
+            if os.getpid() not in flushed:
+                flushed.add(os.getpid())
+                assert trace.get_tracer_provider().force_flush()
+        return os.getpid()
+
+    def fork(work):
+        child = os.fork()
+        if child == 0:
+            work()
+            os._exit(0)
+        return child
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+FORKS = {
+    # Orders are numbered from 0 without a gap; `total` is how many there are.
+    "a storm": """
+        total = 220
+        orders(0)
+        children = [fork(lambda: (orders(10 + n * 10))) for n in range(20)]
+        for child in children: os.waitpid(child, 0)
+        orders(210)
+    """,
+    "a storm among threads": """
+        total = 220
+        at, lock = 0, threading.Lock()
+        def some():
+            global at
+            for _ in range(10):
+                with lock: n, at = at, at + 1
+                order(n)
+                time.sleep(0.01)
+        threads = [threading.Thread(target=some) for _ in range(2)]
+        for thread in threads: thread.start()
+        children = [fork(lambda: (orders(20 + n * 10))) for n in range(20)]
+        for child in children: os.waitpid(child, 0)
+        for thread in threads: thread.join()
+    """,
+    "children of children": """
+        total = 60
+        def deeper(n):
+            orders(n * 10)
+            if n < 5: os.waitpid(fork(lambda: deeper(n + 1)), 0)
+        deeper(0)
+    """,
+    "children whose parent is gone": """
+        total = 30
+        def first():
+            orders(10)
+            fork(lambda: (time.sleep(0.5), orders(20)))
+        orders(0)
+        os.waitpid(fork(first), 0)
+        time.sleep(1.5)
+    """,
+    "children that are killed": """
+        total = 60
+        orders(0)
+        children = [fork(lambda: (orders(10 + n * 10), die())) for n in range(5)]
+        for child in children: os.waitpid(child, 0)
+    """,
+    "a child that outlives its parent, which is killed": """
+        total = 20
+        orders(0)
+        fork(lambda: (time.sleep(0.3), orders(10), sys.exit()))
+        die()
+    """,
+    "a fork in every state of the parent": """
+        total = 300
+        for n in range(0, 300, 20):
+            orders(n)
+            child = fork(lambda: orders(n + 10))
+            trace.get_tracer_provider().force_flush()
+            os.waitpid(child, 0)
+    """,
+    "a child in the middle of a span": """
+        total = 2
+        with trace.get_tracer("shop").start_as_current_span("order 0"):
+            child = fork(lambda: order(1))
+            os.waitpid(child, 0)
+            logging.getLogger("shop").warning("order 0")
+    """,
+    "a child that becomes another program": """
+        total = 20
+        orders(0)
+        os.waitpid(fork(lambda: (orders(10), os.execv(sys.executable, [sys.executable, "-c", ""]))), 0)
+    """,
+    "subprocesses": """
+        total = 40
+        def run(n):
+            subprocess.run([sys.executable, "-c", "print()"], check=True, capture_output=True,
+                           preexec_fn=None if n % 2 else lambda: None)
+            orders(n * 10)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool: list(pool.map(run, range(4)))
+    """,
+    "subprocesses of asyncio": """
+        total = 40
+        async def run(n):
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+            await asyncio.to_thread(orders, n * 10)
+            await process.wait()
+        async def main():
+            await asyncio.gather(*(run(n) for n in range(4)))
+        asyncio.run(main())
+    """,
+    **{
+        f"a pool by {method}": f"""
+        total = 60
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("{method}")
+            with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+                for _ in pool.map(orders, range(0, 30, 10)): pass
+            with context.Pool(2, maxtasksperchild=1) as pool:
+                for _ in pool.imap_unordered(orders, range(30, 60, 10)): pass
+        """
+        for method in ("fork", "spawn", "forkserver")
+    },
+    "processes that are ended": """
+        total = 40
+        def work(n):
+            orders(n)
+            time.sleep(30)
+        orders(0)
+        children = [multiprocessing.get_context("fork").Process(target=work, args=(n,)) for n in (10, 20, 30)]
+        for child in children: child.start()
+        time.sleep(0.5)
+        for child in children: child.kill() if child is children[0] else child.terminate()
+        for child in children: child.join()
+    """,
+    "daemons that are left alone": """
+        total = 20
+        def work():
+            orders(10)
+            time.sleep(30)
+        orders(0)
+        multiprocessing.get_context("fork").Process(target=work, daemon=True).start()
+        time.sleep(0.5)
+    """,
+}
+
+
+@pytest.mark.parametrize("case", FORKS)
+def test_nothing_is_lost_or_doubled_or_left(
+    launch: Launch, backend: Backend, tmp_path: Path, quick_start: dict[str, str], case: str
+) -> None:
+    """Whatever the children do, each record and each span arrives once; at the latest the next start sends them."""
+    spool = tmp_path / "spool"
+    environ = {
+        "OTEL_SERVICE_NAME": "shop",
+        "OTEL_BLRP_SCHEDULE_DELAY": "60000",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": backend.endpoint,
+        "OTEL_METRICS_EXPORTER": "none",
+        "WEIR_LOG_SAMPLING": "off",
+        "WEIR_SPOOL_DIR": str(spool),
+        "WEIR_SHUTDOWN_TIMEOUT": "20",
+        **quick_start,
+    }
+    program = textwrap.dedent(ORDERS) + textwrap.dedent(FORKS[case])
+    ended = launch(program, **environ)
+    killed = "parent, which is killed" in case
+    assert (ended.code, ended.err) == (-9 if killed else 0, "")
+    if killed:
+        backend.wait_for(lambda: any(span.name == "order 19" for span in backend.spans))
+        launch("", **environ)
+    total = int(FORKS[case].split("total = ")[1].split()[0])
+    once = Counter(f"order {n}" for n in range(total))
+    assert Counter(log.body for log in backend.logs if log.scope == "shop") == once
+    assert Counter(span.name for span in backend.spans if span.scope == "shop") == once
+    assert [path.name for path in spool.iterdir() if path.is_dir()] == []

@@ -57,6 +57,16 @@ APPLICATION = """
             await send({"type": "http.response.body", "body": body})
 """
 
+GUNICORN = """
+    control_socket_disable = True
+
+    def pre_fork(server, worker):
+        with open("begun", "a") as file: file.write("begun ")
+
+    def post_worker_init(worker):
+        with open("up", "a") as file: file.write("up ")
+"""
+
 
 class Server:
     """A server under the launcher, on a socket that it was handed: whoever asks before it listens waits.
@@ -66,17 +76,18 @@ class Server:
         process: Of the launcher, and then of the server.
     """
 
-    def __init__(self, folder: Path, backend: Backend) -> None:
+    def __init__(self, folder: Path, backend: Backend, environ: dict[str, str]) -> None:
         self.spool = folder / "spool"
         self.errors = folder / "errors"
         self._folder = folder
         self._backend = backend
+        self._environ = environ
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.fd = self._socket.fileno()
         self.process: subprocess.Popen[bytes] | None = None
         self._asked = 0
         (folder / "shop.py").write_text(textwrap.dedent(APPLICATION))
-        (folder / "gunicorn.conf.py").write_text("control_socket_disable = True\n")
+        (folder / "gunicorn.conf.py").write_text(textwrap.dedent(GUNICORN))
 
     def start(self, program: str, *arguments: str, **environ: str) -> None:
         tools = Path(sys.executable).parent
@@ -90,6 +101,7 @@ class Server:
                 stderr=errors,
                 start_new_session=True,
                 env=clean
+                | self._environ
                 | {
                     "OTEL_SERVICE_NAME": "shop",
                     "OTEL_EXPORTER_OTLP_ENDPOINT": self._backend.endpoint,
@@ -124,9 +136,20 @@ class Server:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def settle(self) -> None:
+        """Wait until no worker of gunicorn begins: at that time it is deaf to signals."""
+        begun, up = self._folder / "begun", self._folder / "up"
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            if len(begun.read_text().split()) != len(up.read_text().split() if up.exists() else ""):
+                until = time.monotonic() + 0.3
+            time.sleep(0.05)
+
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; gives the exit status."""
         assert self.process is not None
+        if (self._folder / "begun").exists():
+            self.settle()
         self.process.send_signal(number)
         return self.process.wait(40)
 
@@ -149,8 +172,8 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path, backend: Backend) -> Iterator[Server]:
-    server = Server(tmp_path, backend)
+def server(tmp_path: Path, backend: Backend, quick_start: dict[str, str]) -> Iterator[Server]:
+    server = Server(tmp_path, backend, quick_start)
     yield server
     server.close()
 
@@ -165,6 +188,7 @@ class TestGunicorn:
     def test_that_is_reloaded_and_ends(self, server: Server, kind: str, preload: list[str]) -> None:
         _gunicorn(server, "-w", "2", "-k", kind, "--threads", "2" if kind == "gthread" else "1", *preload)
         before = server.orders(20)
+        server.settle()
         server.tell(signal.SIGHUP)
         while server.order() in before:
             time.sleep(0.05)
@@ -204,7 +228,8 @@ class TestGunicorn:
 class TestUvicorn:
     @pytest.fixture(autouse=True)
     def _started(self, server: Server) -> None:
-        options = ["--workers", "2", "--lifespan", "off", "--log-level", "warning"]
+        # The default of five seconds for it is short where several processes start at once.
+        options = ["--workers", "2", "--timeout-worker-healthcheck", "60", "--lifespan", "off"]
         server.start("uvicorn", "shop:asgi", "--fd", str(server.fd), *options)
 
     def test_that_ends(self, server: Server) -> None:
