@@ -7,12 +7,15 @@ from otelweir.faces import lazily
 if TYPE_CHECKING:
     from otelweir.distro.assemble import Handle
     from otelweir.distro.configuration import configure
+    from otelweir.distro.genai import langchain_handler, track_anthropic, track_openai
     from otelweir.distro.weir_exporters import WeirLogExporter, WeirMetricExporter, WeirSpanExporter
     from otelweir.errors import WeirError
     from otelweir.pipeline.capture.context import log_attributes
+    from otelweir.pipeline.capture.genai.otel import GenAISpanProcessor
     from otelweir.pipeline.sample.logs.otel import PatternSamplingProcessor
 
 __all__ = [
+    "GenAISpanProcessor",
     "Handle",
     "PatternSamplingProcessor",
     "WeirError",
@@ -20,12 +23,16 @@ __all__ = [
     "WeirMetricExporter",
     "WeirSpanExporter",
     "configure",
+    "langchain_handler",
     "log_attributes",
+    "track_anthropic",
+    "track_openai",
 ]
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
+        "GenAISpanProcessor": "pipeline.capture.genai.otel",
         "Handle": "distro.assemble",
         "PatternSamplingProcessor": "pipeline.sample.logs.otel",
         "WeirError": "errors",
@@ -33,6 +40,9 @@ __getattr__, __dir__ = lazily(
         "WeirMetricExporter": "distro.weir_exporters",
         "WeirSpanExporter": "distro.weir_exporters",
         "configure": "distro.configuration",
+        "langchain_handler": "distro.genai",
         "log_attributes": "pipeline.capture.context",
+        "track_anthropic": "distro.genai",
+        "track_openai": "distro.genai",
     },
 )

@@ -188,6 +188,31 @@ SPOOL_ASIDE_FULL = _problem(
     "What was set aside takes its quarter of the spool, and its oldest files are deleted",
     "Read what the endpoint refuses (`weir spool cat --aside`), correct it, and empty the folder `aside`.",
 )
+PRICES_UNUSABLE = _problem(
+    "WEIR-GENAI-001",
+    "The file of prices cannot be used",
+    "Correct the file that WEIR_PRICES_FILE names, and start again; until then only the prices of genai-prices apply.",
+)
+UNKNOWN_MODEL = _problem(
+    "WEIR-GENAI-002",
+    "Nobody knows what a model costs",
+    "Add its price to the file that WEIR_PRICES_FILE names, or install a newer genai-prices.",
+)
+BUDGET_EXCEEDED = _problem(
+    "WEIR-GENAI-003",
+    "Calls to language models cost more than the budget",
+    "Find out which calls they are (the metric weir.genai.cost), or raise WEIR_COST_BUDGET; nothing is stopped.",
+)
+TWO_INSTRUMENTATIONS = _problem(
+    "WEIR-GENAI-004",
+    "Several packages instrument the same library",
+    "Uninstall the others, or choose with WEIR_GENAI_VENDOR.",
+)
+GENAI_FAILED = _problem(
+    "WEIR-GENAI-005",
+    "Weir failed to work out what a call cost, and lets its span pass",
+    "Please report it with the message below; the application is not affected.",
+)
 PORT_IN_USE = _problem(
     "WEIR-SERVER-001",
     "The port is in use",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from otelweir import errors
+from otelweir.pipeline.capture.genai.settings import GenAISettings
 from otelweir.pipeline.capture.settings import CaptureSettings, ResourceSettings
 from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
 from otelweir.pipeline.sample.spans.settings import TraceSamplingSettings
@@ -35,6 +36,7 @@ SECTIONS: Final = (
     DistroSettings,
     ResourceSettings,
     CaptureSettings,
+    GenAISettings,
     LogSamplingSettings,
     TraceSamplingSettings,
     SpoolSettings,
@@ -50,6 +52,7 @@ class Settings(
     SpoolSettings,
     TraceSamplingSettings,
     LogSamplingSettings,
+    GenAISettings,
     CaptureSettings,
     ResourceSettings,
     DistroSettings,

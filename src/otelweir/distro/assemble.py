@@ -22,7 +22,7 @@ from opentelemetry.sdk._logs.export import LogRecordExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, SynchronousMultiSpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from otelweir import errors
@@ -35,6 +35,7 @@ from otelweir.distro.lanes import LogLanes
 from otelweir.distro.termination import finish_at_sigterm, heed_sigterm, leave_sigterm
 from otelweir.distro.weir_exporters import WeirLogExporter, WeirSpanExporter
 from otelweir.pipeline.capture import logging_bridge
+from otelweir.pipeline.capture.genai.otel import GenAISpanProcessor
 from otelweir.pipeline.capture.otel import LogCapture
 from otelweir.pipeline.capture.resource import STATED, stated
 from otelweir.pipeline.sample.logs.otel import PatternSamplingProcessor, Processors, count_records, send_rollups
@@ -281,7 +282,7 @@ def assemble(
             for signal, build in _BUILD.items():
                 if signal not in before:
                     to = exporters(signal, environ, target, delivery)
-                    own.append(build(resource, to))
+                    own.append(build(resource, to, settings))
                     sending += to
             compat.run_opamp("post_sdk_init_function", resource)
 
@@ -359,7 +360,7 @@ def _from_file(path: str) -> None:
         errors.warn(errors.NOT_LOADED, f"OTEL_CONFIG_FILE={path}: {error}")
 
 
-def _logs(resource: Resource, _: Sequence[Any]) -> Provider:
+def _logs(resource: Resource, _: Sequence[Any], settings: Settings) -> Provider:
     # Its processors follow when the sampler is there to stand before them.
     provider = compat.logger_provider(resource=resource, shutdown_on_exit=False)
     logs_api.set_logger_provider(provider)
@@ -401,27 +402,39 @@ def _span_processor(exporter: SpanExporter) -> SpanProcessor:
     return BatchSpanProcessor(exporter)
 
 
-def _traces(resource: Resource, to: Sequence[Any]) -> Provider:
+def _before_all_spans(to: Sequence[SpanExporter], settings: Settings) -> SpanProcessor:
+    """One processor for all span exporters; what stands before all at once sees each span once."""
+    processors = [_span_processor(exporter) for exporter in to]
+    if len(processors) == 1:
+        export = processors[0]
+    else:
+        export = several = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
+        for processor in processors:
+            several.add_span_processor(processor)
+    return GenAISpanProcessor(export, settings) if settings.genai else export
+
+
+def _traces(resource: Resource, to: Sequence[Any], settings: Settings) -> Provider:
     provider = compat.tracer_provider(
         sampler=compat.sampler_from_environment(),
         id_generator=compat.id_generator_from_environment(),
         resource=resource,
         shutdown_on_exit=False,
     )
-    for exporter in to:
-        provider.add_span_processor(_span_processor(exporter))
+    if to:
+        provider.add_span_processor(_before_all_spans(to, settings))
     trace_api.set_tracer_provider(provider)
     return provider
 
 
-def _metrics(resource: Resource, to: Sequence[Any]) -> Provider:
+def _metrics(resource: Resource, to: Sequence[Any], settings: Settings) -> Provider:
     readers = [_reader(exporter) for exporter in to]
     provider = compat.meter_provider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
     metrics_api.set_meter_provider(provider)
     return provider
 
 
-_BUILD: Final[Mapping[Signal, Callable[[Resource, Sequence[Any]], Provider]]] = {
+_BUILD: Final[Mapping[Signal, Callable[[Resource, Sequence[Any], Settings], Provider]]] = {
     "logs": _logs,
     "traces": _traces,
     "metrics": _metrics,

@@ -5,9 +5,10 @@ When a name here becomes public, or goes, this is the only file to change.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 from opentelemetry._logs import LoggerProvider as LoggerProviderApi
@@ -19,6 +20,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Sampler
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import BaseCallbackHandler
 
 
 def sampler_from_environment() -> Sampler | None:
@@ -113,3 +117,89 @@ def configure_from_file(path: str) -> None:
 def config_file() -> str | None:
     """The path in `OTEL_CONFIG_FILE`."""
     return os.environ.get("OTEL_CONFIG_FILE") or None
+
+
+Wrappers = dict[str, dict[str, Callable[..., Any]]]
+"""By `sync` and `async`, by the path of a client's method, a wrapper as `wrapt.FunctionWrapper` takes it."""
+
+
+def openai_wrappers() -> Wrappers | None:
+    """What traces the methods of a client of OpenAI; None where the library is instrumented as a whole.
+
+    Private: the instrumentor wraps classes, with wrappers in its module `patch` that it does not document.
+
+    Raises:
+        ImportError: The instrumentation is not installed.
+    """
+    from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor, patch, patch_responses
+
+    if OpenAIInstrumentor().is_instrumented_by_opentelemetry:
+        return None
+    handler = _telemetry_handler("openai")
+    chat, a_chat = patch.chat_completions_create_v_new(handler), patch.async_chat_completions_create_v_new(handler)
+    made, a_made = patch_responses.responses_create(handler), patch_responses.async_responses_create(handler)
+    return {
+        "sync": {
+            "chat.completions.create": chat,
+            "chat.completions.parse": chat,
+            "embeddings.create": patch.embeddings_create(handler),
+            "responses.create": made,
+            "responses.parse": made,
+            "responses.stream": patch_responses.responses_stream(handler),
+            "responses.retrieve": patch_responses.responses_retrieve(handler),
+        },
+        "async": {
+            "chat.completions.create": a_chat,
+            "chat.completions.parse": a_chat,
+            "embeddings.create": patch.async_embeddings_create(handler),
+            "responses.create": a_made,
+            "responses.parse": a_made,
+            "responses.stream": patch_responses.async_responses_stream(handler),
+            "responses.retrieve": patch_responses.async_responses_retrieve(handler),
+        },
+    }
+
+
+def anthropic_wrappers() -> Wrappers | None:
+    """As `openai_wrappers`, for Anthropic."""
+    from opentelemetry.instrumentation.genai.anthropic import AnthropicInstrumentor, patch
+
+    if AnthropicInstrumentor().is_instrumented_by_opentelemetry:
+        return None
+    handler = _telemetry_handler("anthropic")
+    create, stream = patch.messages_create(handler), patch.messages_stream(handler)
+    a_create, a_stream = patch.async_messages_create(handler), patch.async_messages_stream(handler)
+    paths = ("messages", "beta.messages")
+    return {
+        "sync": {f"{path}.{name}": create for path in paths for name in ("create", "parse")}
+        | {f"{path}.stream": stream for path in paths},
+        "async": {f"{path}.{name}": a_create for path in paths for name in ("create", "parse")}
+        | {f"{path}.stream": a_stream for path in paths},
+    }
+
+
+def langchain_handler() -> BaseCallbackHandler:
+    """OpenTelemetry's callback handler for LangChain; the one that is active, where LangChain is instrumented.
+
+    Private: the instrumentor keeps its handler to itself, and the class is not documented.
+
+    Raises:
+        ImportError: The instrumentation is not installed.
+    """
+    from opentelemetry.instrumentation.genai.langchain import LangChainInstrumentor
+    from opentelemetry.instrumentation.genai.langchain.callback_handler import OpenTelemetryLangChainCallbackHandler
+
+    active = LangChainInstrumentor()._callback_handler  # type: ignore[no-untyped-call]
+    return active or OpenTelemetryLangChainCallbackHandler(_telemetry_handler("langchain"))
+
+
+def _telemetry_handler(library: str) -> Any:
+    from opentelemetry.util.genai.completion_hook import load_completion_hook
+    from opentelemetry.util.genai.handler import TelemetryHandler
+
+    package = f"opentelemetry.instrumentation.genai.{library}"
+    return TelemetryHandler(
+        completion_hook=load_completion_hook(),
+        instrumentation_scope_name=package,
+        instrumentation_scope_version=importlib.metadata.version(package.replace(".", "-")),
+    )

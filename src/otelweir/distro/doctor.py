@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Final, Literal
 from otelweir import errors, settings
 from otelweir.distro import endpoint, otel_variables, spool_health
 from otelweir.distro.defaults import OTEL_DEFAULTS
-from otelweir.distro.installed import Installed, normalized
+from otelweir.distro.installed import Entry, Installed, normalized
 from otelweir.distro.otel_variables import masked
+from otelweir.distro.vendors import preferred
 from otelweir.errors import Problem
-from otelweir.variables import scrubbed, shown, without_credentials
+from otelweir.pipeline.capture.genai.settings import GenAISettings
+from otelweir.variables import read, scrubbed, shown, without_credentials
 
 if TYPE_CHECKING:
     from otelweir.pipeline.sample.logs.policy_fetch import Answer as PolicyAnswer
@@ -359,11 +361,15 @@ def _minor(version: str) -> tuple[int, int] | None:
 
 def _instrumentations(report: Report, environ: Mapping[str, str], installed: Installed) -> None:
     disabled = {name.strip() for name in environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
-    for entry in sorted(installed.entries("opentelemetry_instrumentor"), key=lambda entry: entry.name):
+    entries = sorted(installed.entries("opentelemetry_instrumentor"), key=lambda entry: entry.name)
+    chosen = _arbitrated(report, environ, entries, installed)
+    for entry in entries:
         library, fits = _library(entry.package, installed)
         state = "active" if fits else f"idle: {library} is not installed"
         if entry.name == "logging":
             state = "not needed: Weir captures logs itself"
+        if fits and chosen.get(entry.name, entry.package) != entry.package:
+            state = f"off: {chosen[entry.name]} is used"
         if "*" in disabled or entry.name in disabled:
             state = "off: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
         version = installed.versions.get(entry.package, "")
@@ -379,6 +385,26 @@ def _instrumentations(report: Report, environ: Mapping[str, str], installed: Ins
     for missing in report.missing_instrumentations:
         if missing.library in ("django", "fastapi", "flask"):
             report.note(f"{missing.library} is installed but not instrumented", f"Run: {missing.remedy}")
+
+
+def _arbitrated(
+    report: Report, environ: Mapping[str, str], entries: Sequence[Entry], installed: Installed
+) -> dict[str, str]:
+    """By the name of a library that several packages instrument, the one that does."""
+    usable: dict[str, list[str]] = {}
+    for entry in entries:
+        if _library(entry.package, installed)[1]:
+            usable.setdefault(entry.name, []).append(entry.package)
+    vendor = read(GenAISettings, environ)[0].genai_vendor
+    chosen = {name: preferred(packages, vendor) for name, packages in usable.items() if len(packages) > 1}
+    for name, package in chosen.items():
+        others = [other for other in usable[name] if other != package]
+        report.problem(
+            errors.TWO_INSTRUMENTATIONS,
+            f"{name} could be instrumented by {' and by '.join(sorted(usable[name]))}; {package} is used",
+            f"Run: pip uninstall {' '.join(others)}, or choose with WEIR_GENAI_VENDOR.",
+        )
+    return chosen
 
 
 def _library(package: str, installed: Installed) -> tuple[str, bool]:

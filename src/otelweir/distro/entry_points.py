@@ -7,11 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import wrapt
+from opentelemetry.instrumentation.dependencies import get_dist_dependency_conflicts
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined] # upstream's file opts out
 from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
 from otelweir import errors
 from otelweir.distro.defaults import OTEL_DEFAULTS
+from otelweir.distro.installed import normalized
+from otelweir.distro.vendors import preferred
+from otelweir.pipeline.capture.genai.settings import GenAISettings
+from otelweir.variables import read
 
 
 class WeirDistro(BaseDistro):  # type: ignore[misc]
@@ -36,7 +41,15 @@ class WeirDistro(BaseDistro):  # type: ignore[misc]
 
         A client of a language model is instrumented when the application imports it: upstream's instrumentors import
         it themselves, which takes seconds.
+
+        Where several packages instrument the same library, one does.
         """
+        if (other := _rival(entry_point)) is not None:
+            errors.warn(
+                errors.TWO_INSTRUMENTATIONS,
+                f"{entry_point.name} is instrumented by {other.module}, and not by {entry_point.module}",
+            )
+            return
         if entry_point.name == "django" and not os.environ.get("DJANGO_SETTINGS_MODULE"):
             _after_django_setup(lambda: super(WeirDistro, self).load_instrumentor(entry_point, **kwargs))
             return
@@ -67,6 +80,20 @@ def _guarded(what: str, instrument: Callable[[], None]) -> None:
         instrument()
     except Exception as error:  # noqa: BLE001 - the host goes on without spans
         errors.warn(errors.NOT_LOADED, f"{what} cannot be instrumented: {error}", exc_info=error)
+
+
+def _rival(entry_point: EntryPoint) -> EntryPoint | None:
+    """The entry point of another package that is to instrument the same library, and can; None if there is none."""
+    usable = {
+        normalized(one.dist.metadata["Name"]): one
+        for one in entry_points(group="opentelemetry_instrumentor", name=entry_point.name)
+        if one.dist is not None and (one.value == entry_point.value or get_dist_dependency_conflicts(one.dist) is None)
+    }
+    if len(usable) < 2:
+        return None
+    settings, _ = read(GenAISettings, os.environ)
+    chosen = usable[preferred(usable, settings.genai_vendor)]
+    return None if chosen.value == entry_point.value else chosen
 
 
 def _after_django_setup(instrument: Callable[[], None]) -> None:

@@ -1,0 +1,199 @@
+"""What the calls below a local root cost in all, which calls were counted already, and a budget."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from otelweir.pipeline.capture.genai.usage import Usage
+
+_MAX_LIVE: Final = 100_000
+_RECENT: Final = 64
+_MAX_DEPTH: Final = 64
+
+
+Known = Literal["same", "below"]
+
+
+class Totals:
+    """The sums below one local root."""
+
+    __slots__ = ("amount", "calls", "input", "output", "unpriced")
+
+    def __init__(self) -> None:
+        self.amount = 0.0
+        self.calls = 0
+        self.input = 0
+        self.output = 0
+        self.unpriced = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A call that was counted: the provider's id of it, when it ran, its tokens."""
+
+    response: str
+    start: int
+    end: int
+    usage: Usage
+
+
+class Live:
+    """A span that has not ended.
+
+    Attributes:
+        above: Its parent, where that is of this process.
+        totals: The sums that its calls are added to.
+        model: The model, where the span is an instrumentation's for a call; such a span stands for the whole call.
+        counted: Whether a call below it was counted.
+        found: What spans below it, of the same call, know about it.
+    """
+
+    __slots__ = ("above", "counted", "found", "model", "totals")
+
+    def __init__(self, above: Live | None, totals: Totals) -> None:
+        self.above = above
+        self.totals = totals
+        self.model = ""
+        self.counted = False
+        self.found: Mapping[str, Any] | None = None
+
+
+class Ledger:
+    """The live spans, and the sums of their local roots. Bounded: beyond 100,000 the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._live: dict[int, Live] = {}
+        self._roots: dict[int, Totals] = {}
+        self._recent: deque[Seen] = deque(maxlen=_RECENT)
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Ledger {len(self._live)} spans live in {len(self._roots)} traces>"
+
+    def after_fork(self) -> None:
+        """In the child: another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
+
+    def begin(self, trace: int, span: int, parent: int | None) -> Live:
+        """A span began.
+
+        Args:
+            trace: Its trace.
+            span: Its id.
+            parent: Its parent's, None at a local root.
+        """
+        above = self._live.get(parent) if parent is not None else None
+        if above is not None:
+            totals = above.totals
+        elif parent is None:
+            totals = self._roots[trace] = Totals()
+        else:  # the parent has ended, or was forgotten
+            totals = self._roots.get(trace) or Totals()
+        live = self._live[span] = Live(above, totals)
+        if len(self._live) > _MAX_LIVE:
+            self._forget()
+        return live
+
+    def end(self, trace: int, span: int, *, root: bool) -> Live | None:
+        """A span ended; None if it was forgotten."""
+        live = self._live.pop(span, None)
+        if root and live is not None and self._roots.get(trace) is live.totals:
+            del self._roots[trace]
+        return live
+
+    def known(self, live: Live | None, seen: Seen) -> Known | None:
+        """Whether a call was counted already: by a span below this one, or by one beside it for the same call.
+
+        None if it was not; then it is from now on.
+        """
+        if live is None:
+            return None
+        with self._lock:
+            if seen.response and any(_same(earlier, seen) for earlier in self._recent):
+                return "same"
+            if live.counted:
+                return "below"
+            self._recent.append(seen)
+            above = live.above
+            for _ in range(_MAX_DEPTH):
+                if above is None:
+                    break
+                above.counted = True
+                above = above.above
+        return None
+
+    def add(self, live: Live | None, usage: Usage, amount: float | None) -> None:
+        """Count a call; None for one whose price nobody knows."""
+        if live is None:
+            return
+        totals = live.totals
+        with self._lock:
+            totals.calls += 1
+            totals.input += usage.input
+            totals.output += usage.output
+            if amount is None:
+                totals.unpriced += 1
+            else:
+                totals.amount += amount
+
+    def _forget(self) -> None:
+        with self._lock:
+            for forgotten in (self._live, self._roots):
+                while len(forgotten) > _MAX_LIVE:
+                    forgotten.pop(next(iter(forgotten)), None)
+
+
+def _same(earlier: Seen, later: Seen) -> bool:
+    """Whether two spans, the one within the time of the other, tell of one call."""
+    return (
+        earlier.response == later.response
+        and earlier.usage.input == later.usage.input
+        and earlier.usage.output == later.usage.output
+        and later.start <= earlier.start
+        and earlier.end <= later.end
+    )
+
+
+class Budget:
+    """Says when the calls of a window have cost more than they may.
+
+    Args:
+        limit: What they may cost.
+        window_s: How long a window lasts; it begins with the first call that costs something.
+        clock: Seconds, never going back.
+    """
+
+    def __init__(self, limit: float, window_s: float, clock: Callable[[], float]) -> None:
+        self.limit = limit
+        self.window_s = window_s
+        self.spent = 0.0
+        self.windows = 0
+        self._clock = clock
+        self._until = float("-inf")
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Budget {self.spent:g} of {self.limit:g}>"
+
+    def after_fork(self) -> None:
+        """In the child: it has a budget of its own."""
+        self._lock = threading.Lock()
+        self._until = float("-inf")
+
+    def spend(self, amount: float) -> bool:
+        """Add what a call cost; True with the one that exceeds the budget of its window."""
+        if amount <= 0:
+            return False
+        with self._lock:
+            now = self._clock()
+            if now >= self._until:
+                self._until = now + self.window_s
+                self.spent = 0.0
+                self.windows += 1
+            before = self.spent
+            self.spent += amount
+            return before <= self.limit < self.spent
