@@ -103,6 +103,21 @@ CAPTURE_FAILED = _problem(
     "Weir failed to capture a log record",
     "Please report it with the message below; the application is not affected.",
 )
+TRACK_FAILED = _problem(
+    "WEIR-TRACK-001",
+    "Weir failed to capture a span's content",
+    "Please report it with the message below; the application is not affected.",
+)
+BAD_ARGUMENT = _problem(
+    "WEIR-TRACK-002",
+    "An argument of track, span or trace cannot be used",
+    "Correct the argument that the message names.",
+)
+NOT_BEGUN = _problem(
+    "WEIR-TRACK-003",
+    "A span was told something before it began",
+    "Call start() first, or use it as a context manager.",
+)
 SAMPLE_FAILED = _problem(
     "WEIR-SAMPLE-001",
     "Weir failed to decide on a log record and kept it",

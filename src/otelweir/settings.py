@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from otelweir import errors
 from otelweir.pipeline.capture.genai.settings import GenAISettings
-from otelweir.pipeline.capture.settings import CaptureSettings, ResourceSettings
+from otelweir.pipeline.capture.settings import CaptureSettings, ResourceSettings, TrackSettings
 from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
 from otelweir.pipeline.sample.spans.settings import TraceSamplingSettings
 from otelweir.pipeline.spool.settings import SpoolSettings
@@ -36,6 +36,7 @@ SECTIONS: Final = (
     DistroSettings,
     ResourceSettings,
     CaptureSettings,
+    TrackSettings,
     GenAISettings,
     LogSamplingSettings,
     TraceSamplingSettings,
@@ -52,6 +53,7 @@ class Settings(
     SpoolSettings,
     TraceSamplingSettings,
     LogSamplingSettings,
+    TrackSettings,
     GenAISettings,
     CaptureSettings,
     ResourceSettings,

@@ -38,6 +38,8 @@ from otelweir.pipeline.capture import logging_bridge
 from otelweir.pipeline.capture.genai.otel import GenAISpanProcessor
 from otelweir.pipeline.capture.otel import LogCapture
 from otelweir.pipeline.capture.resource import STATED, stated
+from otelweir.pipeline.capture.track import otel as track
+from otelweir.pipeline.capture.track import threads
 from otelweir.pipeline.sample.logs.otel import PatternSamplingProcessor, Processors, count_records, send_rollups
 from otelweir.pipeline.sample.logs.rules import Rules
 from otelweir.pipeline.sample.logs.sampler import LogSampler
@@ -295,7 +297,7 @@ def assemble(
         if isinstance(logger_provider, LoggerProvider) and (log_exporters or not ours):
             sampler = _sampler(settings)
             if ours:
-                logger_provider.add_log_record_processor(_before_all(log_exporters, sampler, settings))
+                _add_processors(logger_provider, _before_all(log_exporters, sampler, settings))
             if sampler is not None and isinstance(meter_provider, MeterProvider):
                 count_records(sampler, meter_provider)
             capture = LogCapture(logger_provider, sampler, code=_wants_code(loaded, environ), bounded=ours)
@@ -304,6 +306,8 @@ def assemble(
 
         if delivery is not None and isinstance(meter_provider, MeterProvider):
             delivery.report(meter_provider, sdk_names=not _upstream_reports(environ))
+
+        _track(settings, in_use.get("traces") if "traces" not in before else None)
 
     handle = Handle(
         loaded,
@@ -469,6 +473,28 @@ def _follow_policy(sampler: LogSampler, settings: Settings) -> Callable[[], obje
     )
     source.start()
     return source.stop
+
+
+def _add_processors(provider: LoggerProvider, export: LogRecordProcessor) -> None:
+    # First: what it puts on a record is there when the other sees it.
+    provider.add_log_record_processor(track.TrackLogProcessor())
+    provider.add_log_record_processor(export)
+
+
+def _track(settings: Settings, tracer_provider: Provider | None) -> None:
+    """Let what is tracked, and `otelweir.context`, do what the settings say.
+
+    Args:
+        settings: The settings.
+        tracer_provider: Where the spans come from, if we may add to it.
+    """
+    track.limits.content = settings.track_content
+    track.limits.max_bytes = settings.track_max_bytes
+    track.limits.baggage = settings.context_baggage
+    if isinstance(tracer_provider, TracerProvider):
+        tracer_provider.add_span_processor(track.TrackProcessor())
+    if settings.context_threads:
+        threads.install()
 
 
 def _bridge(capture: LogCapture, provider: LoggerProvider) -> None:

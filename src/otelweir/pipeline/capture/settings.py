@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from otelweir.variables import flag, setting, text
+from otelweir.variables import flag, setting, size, text
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,23 @@ class CaptureSettings:
 
     log_code_attributes: bool = setting("WEIR_LOG_CODE_ATTRIBUTES", True, flag())
     """Whether log records carry `code.file.path`, `code.function.name` and `code.line.number`."""
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    track_content: bool = setting("WEIR_TRACK_CONTENT", True, flag())
+    """Whether input and output of tracked functions and spans are captured."""
+
+    track_max_bytes: int = setting("WEIR_TRACK_MAX_BYTES", 64 * 1024, size(256))
+    """Bytes that the JSON of one input or output may have; the rest is cut, and `weir.truncated` says where."""
+
+    context_threads: bool = setting("WEIR_CONTEXT_THREADS", True, flag())
+    """Whether the current span and `otelweir.context` reach threads that are started, and work that is given to thread
+    pools. Daemon threads are left out: they outlive what started them."""
+
+    context_baggage: bool = setting("WEIR_CONTEXT_BAGGAGE", False, flag())
+    """Whether `otelweir.context` reaches other services, by OpenTelemetry's baggage, and theirs reaches this one.
+    Whoever is called hears session, user, tags and metadata; whoever calls can set them."""
 
 
 @dataclass(frozen=True)
