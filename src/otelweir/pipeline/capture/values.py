@@ -150,7 +150,7 @@ class Conversion:
     def __init__(self, items: int = MAX_ITEMS, room: int = MAX_TEXT) -> None:
         self._left = items
         self._room = room
-        self._inside: set[int] = set()
+        self._inside: set[int] | None = None
         self.cut = False
 
     def convert(self, value: Any, depth: int) -> AnyValue:
@@ -182,14 +182,17 @@ class Conversion:
 
     def _within(self, value: object, depth: int, content: Callable[[int], AnyValue]) -> AnyValue:
         """The content of a container, unless it is too deep or inside of itself."""
-        if depth >= MAX_DEPTH or id(value) in self._inside:
+        inside = self._inside
+        if inside is None:
+            inside = self._inside = set()
+        if depth >= MAX_DEPTH or id(value) in inside:
             self.cut = True
             return "…"
-        self._inside.add(id(value))
+        inside.add(id(value))
         try:
             return content(depth + 1)
         finally:
-            self._inside.discard(id(value))
+            inside.discard(id(value))
 
     def _pairs(self, pairs: Iterable[tuple[Any, Any]], count: int, depth: int) -> dict[str, AnyValue]:
         found: dict[str, AnyValue] = {}

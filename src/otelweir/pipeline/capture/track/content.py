@@ -55,7 +55,33 @@ MAX_HASHED: Final = 4 * 2**20
 _FEW: Final = 16
 """Numbers of an array, rows and columns of a table, that are shown."""
 
-_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(", ", ": ")).encode
+
+def _encoder() -> Callable[[Any], str]:
+    """What turns plain values into JSON.
+
+    `JSONEncoder.encode` makes this C object anew for each call, which takes longer than its work. What it gives has no
+    circles: nothing gets here that was not looked through.
+    """
+    try:
+        made = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+            None,
+            None,
+            json.encoder.encode_basestring,
+            None,
+            ": ",
+            ", ",
+            False,
+            False,
+            False,
+        )
+        if "".join(made({"a": ["ä", 1.5, None]}, 0)) == '{"a": ["ä", 1.5, null]}':
+            return lambda value: "".join(made(value, 0))
+    except (AttributeError, TypeError):
+        pass  # another Python
+    return json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+_encode: Final = _encoder()
 
 
 class Attachment(NamedTuple):
@@ -167,15 +193,6 @@ class JsonConversion(Conversion):
         self._until = until
         self._clock = clock
         self.attachments: list[Attachment] = []
-
-    @property
-    def full(self) -> bool:
-        """Whether there is no room for anything more."""
-        return self._left <= 0 or self._room <= 0
-
-    def grant(self, until: float) -> None:
-        """Go on until then."""
-        self._until = until
 
     def _take(self) -> bool:
         if self._clock() > self._until:
@@ -518,17 +535,23 @@ class Parts:
     Args:
         max_bytes: Bytes that their JSON may have.
         reduce: Makes one value of the parts; then the parts are kept as they are, up to `MAX_PARTS`.
+
+    Attributes:
+        attachments: The files and bytes in them.
+        count: How many there were.
+        cut: Whether some are missing.
     """
 
     MAX_PARTS: Final = 10_000
 
-    __slots__ = ("_conversion", "_kept", "_max_bytes", "_reduce", "count", "cut")
+    __slots__ = ("_kept", "_left", "_reduce", "_room", "attachments", "count", "cut")
 
     def __init__(self, max_bytes: int = MAX_BYTES, reduce: Callable[[list[Any]], object] | None = None) -> None:
         self._reduce = reduce
-        self._max_bytes = max_bytes
+        self._room = max_bytes
+        self._left = MAX_ITEMS
         self._kept: list[Any] = []
-        self._conversion: JsonConversion | None = None
+        self.attachments: tuple[Attachment, ...] = ()
         self.count = 0
         self.cut = False
 
@@ -537,30 +560,21 @@ class Parts:
         self.count += 1
         if self.cut:
             return
-        if self._reduce is not None:
-            if len(self._kept) < self.MAX_PARTS:
-                self._kept.append(part)
-            else:
-                self.cut = True
-            return
-        if self._conversion is None:
-            # Tokens are short and many: their number is bounded by the room that each takes.
-            self._conversion = JsonConversion(MAX_ITEMS, self._max_bytes, 0.0)
-        conversion = self._conversion
-        conversion.grant(perf_counter() + MAX_S)
-        if type(part) is str:
-            if len(self._kept) < self.MAX_PARTS:
-                self._kept.append(conversion._cut(part))
-            else:
-                self.cut = True
-        elif conversion._take():
+        if len(self._kept) >= self.MAX_PARTS or self._room <= 0 or self._left <= 0:
+            self.cut = True
+        elif self._reduce is not None:
+            self._kept.append(part)
+        elif type(part) is str:
+            # Tokens are short and many, and what bounds them is the room that each takes.
+            self._kept.append(part[: self._room])
+            self._room -= len(part)
+            self.cut = self._room < 0
+        else:
+            conversion = JsonConversion(self._left, self._room, perf_counter() + MAX_S)
+            conversion._take()
             self._kept.append(conversion.convert(part, 1))
-        self.cut = self.cut or conversion.cut or conversion.full
-
-    @property
-    def attachments(self) -> tuple[Attachment, ...]:
-        """The files and bytes in them."""
-        return tuple(self._conversion.attachments) if self._conversion is not None else ()
+            self.attachments = (*self.attachments, *conversion.attachments)[:MAX_ATTACHMENTS]
+            self._left, self._room, self.cut = conversion._left, conversion._room, conversion.cut
 
     def value(self) -> object:
         """What they make together: what the reducer says, text where all of them are text, else a list.

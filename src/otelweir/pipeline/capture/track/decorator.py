@@ -20,7 +20,17 @@ import wrapt
 from otelweir import errors
 from otelweir.pipeline.capture.track.arguments import Arguments
 from otelweir.pipeline.capture.track.kinds import Kind
-from otelweir.pipeline.capture.track.otel import Context, Run, Tracked, attach, begin, created_in, get_current, known
+from otelweir.pipeline.capture.track.otel import (
+    Context,
+    Run,
+    StreamRun,
+    Tracked,
+    attach,
+    begin,
+    created_in,
+    get_current,
+    known,
+)
 
 F = TypeVar("F")
 
@@ -127,7 +137,9 @@ def _tracked(target: Any, options: Mapping[str, Any]) -> Any:
     ignore = given.pop("ignore")
     name = given.pop("name") or _name(function)
     about = (inspect.getdoc(function) or "").partition("\n")[0][:256] if given["kind"] in ("tool", "agent") else None
-    return TrackedFunction(target, _Calls(Tracked(name, Arguments(function, ignore), about=about, **given), function))
+    return TrackedFunction(
+        target, _Calls(Tracked(name, Arguments(function, ignore), about=about, **given), function).call
+    )
 
 
 def _tracked_class(target: type, options: Mapping[str, Any]) -> type:
@@ -152,30 +164,27 @@ def _name(function: Any) -> str:
 class _Calls:
     """What happens when a tracked function is called: wrapt's wrapper of it."""
 
-    __slots__ = ("_call", "_tracked")
+    __slots__ = ("call", "tracked")
 
     def __init__(self, tracked: Tracked, function: Any) -> None:
-        self._tracked = tracked
+        self.tracked = tracked
         kind = function.func if isinstance(function, functools.partial) else function
         if not (inspect.isroutine(kind) or isinstance(kind, functools.partial)):
             kind = getattr(type(kind), "__call__", kind)  # noqa: B004 - its flags, not whether it is there
         if inspect.iscoroutinefunction(kind):
-            self._call = self._coroutine
+            self.call = self._coroutine
         elif inspect.isasyncgenfunction(kind):
-            self._call = self._async_generator
+            self.call = self._async_generator
         elif inspect.isgeneratorfunction(kind):
-            self._call = self._generator
+            self.call = self._generator
         else:
-            self._call = self._plain
+            self.call = self._plain
 
     def __repr__(self) -> str:
-        return f"<calls of {self._tracked!r}>"
-
-    def __call__(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._call(wrapped, instance, args, kwargs)
+        return f"<calls of {self.tracked!r}>"
 
     def _plain(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = begin(self._tracked, instance is not None, args, kwargs)
+        run = begin(self.tracked, instance is not None, args, kwargs)
         if run is None:
             return wrapped(*args, **kwargs)
         before = get_current()
@@ -188,7 +197,7 @@ class _Calls:
             raise
         attach(before)
         if type(result) in _LATE:
-            return _later(run, result)
+            return _later(run.as_stream(), result)
         run.finish(result)
         return result
 
@@ -198,8 +207,8 @@ class _Calls:
         coroutine = wrapped(*args, **kwargs)
         if type(coroutine) is not types.CoroutineType:
             return coroutine
-        start = functools.partial(begin, self._tracked, instance is not None, args, kwargs)
-        return _named(_run_coroutine(_Unstarted(coroutine, start)), coroutine)
+        unstarted = _Unstarted(coroutine, self.tracked, instance is not None, args, kwargs)
+        return _named(_run_coroutine(unstarted), coroutine)
 
     def _generator(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         generator = wrapped(*args, **kwargs)
@@ -218,7 +227,7 @@ class _Calls:
         return _named(_run_async_generator(generator, start), generator)
 
     def _stream(self, bound: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any], created: Context) -> Run | None:
-        run = begin(self._tracked, bound, args, kwargs, created_in(created))
+        run = begin(self.tracked, bound, args, kwargs, created_in(created), StreamRun)
         if run is not None:
             run.streams()
         return run
@@ -230,7 +239,7 @@ _LATE: Final = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncG
 def _later(run: Run, result: Any) -> Any:
     """What a plain function gave, that does its work only later: the span ends when that has ended."""
     if type(result) is types.CoroutineType:
-        return _named(_run_coroutine(_Unstarted(result, lambda: run)), result)
+        return _named(_run_coroutine(_Begun(result, run)), result)
     run.streams()
     if type(result) is types.GeneratorType:
         return _named(_run_generator(result, lambda: run), result)
@@ -247,11 +256,21 @@ def _named(mine: Any, theirs: Any) -> Any:
 class _Unstarted:
     """A coroutine that nobody has awaited yet. If nobody ever does, Python warns of ours; once is enough."""
 
-    __slots__ = ("_coroutine", "_start")
+    __slots__ = ("_args", "_bound", "_coroutine", "_kwargs", "_tracked")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], start: Callable[[], Run | None]) -> None:
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        tracked: Tracked,
+        bound: bool,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
         self._coroutine: Coroutine[Any, Any, Any] | None = coroutine
-        self._start = start
+        self._tracked = tracked
+        self._bound = bound
+        self._args = args
+        self._kwargs = kwargs
 
     def __del__(self) -> None:
         if self._coroutine is not None:
@@ -260,27 +279,74 @@ class _Unstarted:
     def started(self) -> tuple[Coroutine[Any, Any, Any], Run | None]:
         coroutine, self._coroutine = self._coroutine, None
         assert coroutine is not None
-        return coroutine, self._start()
+        return coroutine, begin(self._tracked, self._bound, self._args, self._kwargs, None, StreamRun)
+
+
+class _Begun(_Unstarted):
+    """A coroutine that a plain function gave; the span has begun with that."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], run: Run) -> None:
+        self._coroutine = coroutine
+        self._run = run
+
+    def started(self) -> tuple[Coroutine[Any, Any, Any], Run | None]:
+        coroutine, self._coroutine = self._coroutine, None
+        assert coroutine is not None
+        return coroutine, self._run
 
 
 async def _run_coroutine(unstarted: _Unstarted) -> Any:
     coroutine, run = unstarted.started()
+    del unstarted
     if run is None:
         return await coroutine
+    before = get_current()
+    attach(run.context)
+    waits_for = result = _NOTHING
     try:
-        result = await _steps(coroutine, run)
+        # The first step here: often it is the only one.
+        waits_for = coroutine.send(None)
+    except StopIteration as stop:
+        result = stop.value
     except BaseException as error:
         run.fail(error)
         raise
+    finally:
+        run.context = get_current()
+        attach(before)
+        del before
+    if result is _NOTHING:
+        try:
+            result = await _steps(coroutine, run, waits_for)
+        except BaseException as error:
+            run.fail(error)
+            raise
     run.finish(result)
     return result
 
 
+_NOTHING: Final[Any] = object()
+
+
 @types.coroutine
-def _steps(awaitable: Any, run: Run) -> Generator[Any, Any, Any]:
-    """Step through a coroutine in the run's context: what another task does meanwhile is done in its own."""
+def _steps(awaitable: Any, run: Run, waits_for: Any = _NOTHING) -> Generator[Any, Any, Any]:
+    """Step through a coroutine in the run's context: what another task does meanwhile is done in its own.
+
+    Args:
+        awaitable: The coroutine, or one step of an async generator.
+        run: Its run.
+        waits_for: What its first step gave; nothing where that is still to be made.
+    """
     step, given = awaitable.send, None
     while True:
+        if waits_for is not _NOTHING:
+            try:
+                given = yield waits_for
+                step = awaitable.send
+            except BaseException as error:  # noqa: BLE001 - handed on, whatever it is
+                step, given = awaitable.throw, error
         before = get_current()
         attach(run.context)
         try:
@@ -292,15 +358,11 @@ def _steps(awaitable: Any, run: Run) -> Generator[Any, Any, Any]:
             run.context = get_current()
             attach(before)
             given = None
-        try:
-            given = yield waits_for
-            step = awaitable.send
-        except BaseException as error:  # noqa: BLE001 - handed on, whatever it is
-            step, given = awaitable.throw, error
 
 
 def _run_generator(generator: Generator[Any, Any, Any], start: Callable[[], Run | None]) -> Generator[Any, Any, Any]:
     run = start()
+    del start
     if run is None:
         return (yield from generator)
     step: Callable[[Any], Any] = generator.send
@@ -334,6 +396,7 @@ async def _run_async_generator(
     generator: AsyncGenerator[Any, Any], start: Callable[[], Run | None]
 ) -> AsyncGenerator[Any, Any]:
     run = start()
+    del start
     make: Callable[[Any], Any] = generator.asend
     given: Any = None
     # The event loop is to know one generator, and to finish that: with two, each would be finished by itself.
@@ -387,7 +450,7 @@ class TrackedFunction(wrapt.FunctionWrapper):  # type: ignore[type-arg]
         if inspect.isroutine(function) and not inspect.ismethod(function):
             return str(function.__qualname__)  # by name, as functions are
         calls: Any = self._self_wrapper
-        return _retracked, (function, calls._tracked)
+        return _retracked, (function, calls.__self__.tracked)
 
     def __copy__(self) -> TrackedFunction:
         return self
@@ -401,4 +464,4 @@ def _resolved(module: str, qualname: str) -> Any:
 
 
 def _retracked(function: Any, tracked: Tracked) -> TrackedFunction:
-    return TrackedFunction(function, _Calls(tracked, function))
+    return TrackedFunction(function, _Calls(tracked, function).call)

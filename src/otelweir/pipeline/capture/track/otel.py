@@ -96,11 +96,11 @@ class LocalTrace:
         scope: What `update_trace` said about what comes later.
     """
 
-    __slots__ = ("_base", "_inside", "_mirrored", "_root", "scope", "tracked")
+    __slots__ = ("_inside", "_mirrored", "_root", "_within", "scope", "tracked")
 
     def __init__(self, root: weakref.ref[Any], base: LocalTrace | None = None) -> None:
         self._root = root
-        self._base = base
+        self._within = base
         self.tracked = base is not None
         self.scope: Scope | None = None
         self._inside: LocalTrace | None = None
@@ -109,7 +109,7 @@ class LocalTrace:
     @property
     def base(self) -> LocalTrace:
         """The one that what lies outside of tracked functions has."""
-        return self if self._base is None else self._base
+        return self if self._within is None else self._within
 
     def put_output(self, root: trace_api.Span, text: str) -> None:
         """Give the root the output of the last tracked function below it, unless it has one of its own."""
@@ -147,10 +147,12 @@ def _entered(span: trace_api.Span, context: Context) -> None:
         if parent.is_recording():
             setattr(parent, _LOCAL, local)
     setattr(span, _LOCAL, local)
+    if _SCOPE not in context and not limits.baggage and (local._within or local).scope is None:
+        return
     scope = _scope(context, local)
     if scope is not None:
         found = scope.attributes
-        own: Mapping[str, Any] = getattr(span, "attributes", None) or {}
+        own: Mapping[str, Any] | None = getattr(span, "attributes", None)
         if own:
             found = {name: value for name, value in found.items() if name not in own}
             if TAGS in own and scope.tags:
@@ -232,9 +234,9 @@ def _failed(error: Exception) -> None:
 
 
 def _start(
-    name: str, attributes: Mapping[str, AnyValue], context: Context | None, links: Iterable[trace_api.Link] = ()
+    name: str, attributes: Mapping[str, AnyValue], context: Context | None, links: tuple[trace_api.Link, ...] = ()
 ) -> trace_api.Span:
-    span = _tracer.start_span(name, context, attributes=attributes, links=tuple(links))
+    span = _tracer.start_span(name, context, attributes=attributes or None, links=links)
     # Without the processor, in somebody else's set-up, what is tracked takes its place by itself.
     if span.is_recording() and getattr(span, _LOCAL, None) is None:
         _entered(span, get_current() if context is None else context)
@@ -283,12 +285,13 @@ def _put_input(span: trace_api.Span, kind: Kind | None, given: object) -> Conten
     if kind == "llm":
         _put_messages(span, kinds.INPUT_MESSAGES, kinds.input_messages(given))
     else:
-        found = {kinds.INPUT: content.text, kinds.INPUT_TYPE: kinds.JSON}
+        # One by one: the SDK takes twice as long for a mapping.
+        span.set_attribute(kinds.INPUT, content.text)
+        span.set_attribute(kinds.INPUT_TYPE, kinds.JSON)
         if kind == "tool":
-            found[kinds.TOOL_ARGUMENTS] = content.text
+            span.set_attribute(kinds.TOOL_ARGUMENTS, content.text)
         elif kind == "retriever" and (query := kinds.query_of(given)) is not None:
-            found[kinds.QUERY] = clean(query[: limits.max_bytes // 4])
-        span.set_attributes(found)
+            span.set_attribute(kinds.QUERY, clean(query[: limits.max_bytes // 4]))
         if content.cut:
             _put_truncated(span, kinds.INPUT)
     if content.attachments:
@@ -304,12 +307,12 @@ def _put_output(span: trace_api.Span, kind: Kind | None, given: object) -> Conte
     if kind == "llm":
         _put_messages(span, kinds.OUTPUT_MESSAGES, kinds.output_messages(given))
     else:
-        found = {kinds.OUTPUT: content.text, kinds.OUTPUT_TYPE: kinds.JSON}
+        span.set_attribute(kinds.OUTPUT, content.text)
+        span.set_attribute(kinds.OUTPUT_TYPE, kinds.JSON)
         if kind == "tool":
-            found[kinds.TOOL_RESULT] = content.text
+            span.set_attribute(kinds.TOOL_RESULT, content.text)
         elif kind == "retriever" and (documents := kinds.documents_of(given)) is not None:
-            found[kinds.DOCUMENTS] = content_of(documents, limits.max_bytes).text
-        span.set_attributes(found)
+            span.set_attribute(kinds.DOCUMENTS, content_of(documents, limits.max_bytes).text)
         if content.cut:
             _put_truncated(span, kinds.OUTPUT)
     if content.attachments:
@@ -400,19 +403,16 @@ class Run:
         self.recording = recording
         self.over = False
 
-    def __del__(self) -> None:
-        # A stream whose frame went without a word, as async generators do when their loop is gone.
-        if self.recording and not self.over:
-            self.fail(GeneratorExit())
-
     def _read(self, bound: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         tracked, span = self._tracked, self._span
         local: LocalTrace = getattr(span, _LOCAL)
         if not local.tracked:
             root = local.root()
-            if root is not span:
+            if root is span:
+                local.tracked = True
+            else:
                 self._root = root
-            setattr(span, _LOCAL, local.inside())
+                setattr(span, _LOCAL, local.inside())
         if tracked.capture_input is False or not limits.content:
             return
         given: Any = tracked.arguments.of(bound, args, kwargs)
@@ -421,6 +421,12 @@ class Run:
         content = _put_input(span, tracked.kind, given)
         if self._root is not None and kinds.INPUT not in (getattr(self._root, "attributes", None) or ()):
             self._root.set_attributes({kinds.INPUT: content.text, kinds.INPUT_TYPE: kinds.JSON})
+
+    def as_stream(self) -> Run:
+        """The same, where the function has returned and its work goes on."""
+        found = StreamRun(self._tracked, self._span, self.context, recording=self.recording)
+        found._root = self._root
+        return found
 
     def streams(self) -> None:
         """The result comes in parts."""
@@ -473,8 +479,8 @@ class Run:
             return
         if tracked.kind == "llm" and self._first_s is not None:
             span.set_attribute(kinds.FIRST_CHUNK_S, self._first_s)
-        own: Mapping[str, Any] = getattr(span, "attributes", None) or {}
-        if kinds.OUTPUT in own or kinds.OUTPUT_MESSAGES in own:
+        own: Mapping[str, Any] | None = getattr(span, "attributes", None)
+        if own is not None and (kinds.OUTPUT_MESSAGES if tracked.kind == "llm" else kinds.OUTPUT) in own:
             return  # the function has said it itself, by `current_span().set_output(...)`
         if parts is not None:
             if parts.count or value is None:
@@ -491,12 +497,24 @@ class Run:
             local.base.put_output(root, content.text)
 
 
+class StreamRun(Run):
+    """One run of a generator or a coroutine."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        # Its frame went without a word, as those of async generators do when their loop is gone.
+        if self.recording and not self.over:
+            self.fail(GeneratorExit())
+
+
 def begin(
     tracked: Tracked,
     bound: bool,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     context: Context | None = None,
+    make: type[Run] = Run,
 ) -> Run | None:
     """Begin the span of a call; None where there is nothing to do, as nobody wants spans.
 
@@ -506,6 +524,7 @@ def begin(
         args: As passed.
         kwargs: As passed.
         context: The parent's; None for the current one.
+        make: What to make of it.
     """
     try:
         if tracked.sample is not None and not _chosen(tracked.sample, context):
@@ -515,7 +534,7 @@ def begin(
         recording = span.is_recording()
         if not recording and not span.get_span_context().is_valid:
             return None
-        run = Run(tracked, span, set_span_in_context(span, context), recording=recording)
+        run = make(tracked, span, set_span_in_context(span, context), recording=recording)
     except Exception as error:  # noqa: BLE001 - our bug must not become the host's
         _failed(error)
         return None
@@ -587,16 +606,17 @@ class Span:
         name: As it was made.
     """
 
-    __slots__ = ("_attributes", "_before", "_kind", "_links", "_mine", "_parent", "_scope", "_span", "name")
+    __slots__ = ("_attributes", "_before", "_kind", "_links", "_made", "_mine", "_parent", "_scope", "_span", "name")
 
     def __init__(self, name: str, kind: Kind | None = None, attributes: Mapping[str, Any] | None = None) -> None:
         self.name = name
         self._kind = kind
-        self._attributes: dict[str, Any] = dict(attributes or {})
+        self._attributes = attributes
+        self._made = True
         self._span: trace_api.Span | None = None
         self._parent: Context | None = None
         self._scope: Scope | None = None
-        self._links: list[trace_api.Link] = []
+        self._links: tuple[trace_api.Link, ...] = ()
         self._mine: Context | None = None
         self._before: Context | None = None
 
@@ -629,7 +649,9 @@ class Span:
                 if self._scope is not None:
                     context = _with_scope(self._scope, get_current() if context is None else context)
                     self._parent = context
-                attributes = {**attributes_of_kind(self._kind, self.name), **self._attributes}
+                attributes = self._attributes or {}
+                if self._kind is not None:
+                    attributes = {**attributes_of_kind(self._kind, self.name), **attributes}
                 self._span = _start(self.name, attributes, context, self._links)
             except Exception as error:  # noqa: BLE001 - our bug must not become the host's
                 _failed(error)
@@ -672,11 +694,11 @@ class Span:
 
     def set_input(self, value: object) -> Span:
         """Say what went in: any value; becomes `input.value` as JSON, of a chat `gen_ai.input.messages`."""
-        return self._do(lambda span: _put_input(span, self._kind_of(span), value), content=True)
+        return self._do(_put_input, value)
 
     def set_output(self, value: object) -> Span:
         """Say what came out: any value; becomes `output.value` as JSON, of a chat `gen_ai.output.messages`."""
-        return self._do(lambda span: _put_output(span, self._kind_of(span), value), content=True)
+        return self._do(_put_output, value)
 
     def add_tag(self, *tags: object) -> Span:
         """Add to `weir.tags`."""
@@ -763,22 +785,27 @@ class Span:
         if not isinstance(context, SpanContext):
             context = context.get_span_context()
         if self._span is None:
-            self._links.append(trace_api.Link(context, attributes))
+            self._links += (trace_api.Link(context, attributes),)
             return self
         return self._do(lambda span: span.add_link(context, attributes))
 
     def _kind_of(self, span: trace_api.Span) -> Kind | None:
-        if self._kind is not None:
+        if self._made:
             return self._kind
         operation = (getattr(span, "attributes", None) or {}).get(kinds.OPERATION)
         return _KIND_OF_OPERATION.get(operation)  # type: ignore[arg-type]
 
-    def _do(self, work: Callable[[trace_api.Span], object], *, content: bool = False) -> Span:
-        if self._span is None:
+    def _do(self, work: Callable[..., object], *content: object) -> Span:
+        """Do something with the span while it records; with its kind and a content, if there is one."""
+        span = self._span
+        if span is None:
             errors.warn(errors.NOT_BEGUN, f"the span {self.name!r}")
-        elif self._span.is_recording() and (limits.content or not content):
+        elif span.is_recording():
             try:
-                work(self._span)
+                if not content:
+                    work(span)
+                elif limits.content:
+                    work(span, self._kind_of(span), *content)
             except Exception as error:  # noqa: BLE001 - our bug must not become the host's
                 _failed(error)
         return self
@@ -816,7 +843,9 @@ def span(
     Raises:
         ConfigError: There is no such kind.
     """
-    found = Span(name, known(kind), {**_tagged(tags, metadata), **(attributes or {})})
+    if tags is not None or metadata is not None:
+        attributes = {**_tagged(tags, metadata), **(attributes or {})}
+    found = Span(name, known(kind), attributes)
     if parent is not None:
         found._parent = set_span_in_context(parent.otel)
     return found
@@ -849,7 +878,7 @@ def trace(
     found = Span(name, known(kind), attributes)
     above = trace_api.get_current_span().get_span_context()
     if above.is_valid:
-        found._links.append(trace_api.Link(above))
+        found._links = (trace_api.Link(above),)
     found._parent = set_span_in_context(trace_api.INVALID_SPAN)
     found._scope = scope_of(session, user, tags, metadata)
     return found
@@ -871,8 +900,13 @@ def known(kind: str | None) -> Kind | None:
 def current_span() -> Span:
     """The span that is current here, whoever began it; one that does nothing where there is none."""
     now = trace_api.get_current_span()
-    found = Span(getattr(now, "name", ""))
-    found._span = now
+    return _span_of(now)
+
+
+def _span_of(span: trace_api.Span) -> Span:
+    found = Span(getattr(span, "name", ""))
+    found._made = False
+    found._span = span
     return found
 
 
@@ -909,8 +943,7 @@ def update_trace(
     root = local.root() if local is not None else here
     if root is None or not root.is_recording():
         return
-    found = Span(getattr(root, "name", ""))
-    found._span = root
+    found = _span_of(root)
     try:
         if name is not None:
             root.update_name(str(name))
