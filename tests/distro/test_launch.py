@@ -234,6 +234,17 @@ class TestTheStart:
         ended = launch(program, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="*", WEIR_LOG_CAPTURE="true")
         assert (ended.code, ended.out, ended.err) == (0, "[]\n", "")
 
+    def test_instrumented_packages_wait_until_they_are_imported(self, launch: Launch) -> None:
+        program = """
+            import sys
+            print([name for name in ("anthropic", "fastapi", "flask", "langchain_core", "openai") if name in sys.modules])
+            import flask
+            from flask import Flask
+            print(flask.Flask is Flask, Flask.__module__.startswith("opentelemetry."))
+        """
+        ended = launch(program, OTEL_LOGS_EXPORTER="none", OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
+        assert (ended.code, ended.out, ended.err) == (0, "[]\nTrue True\n", "")
+
     def test_leaves_the_environment_as_it_was(self, launch: Launch) -> None:
         """A child process with other packages would stumble over our defaults."""
         program = "import os; print(sorted(k for k in os.environ if k.startswith(('OTEL_', 'WEIR_'))))"

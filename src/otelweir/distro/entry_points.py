@@ -53,9 +53,9 @@ class WeirDistro(BaseDistro):  # type: ignore[misc]
         if entry_point.name == "django" and not os.environ.get("DJANGO_SETTINGS_MODULE"):
             _after_django_setup(lambda: super(WeirDistro, self).load_instrumentor(entry_point, **kwargs))
             return
-        if entry_point.value.startswith(_GENAI) and entry_point.name in _CLIENTS:
-            client = _CLIENTS[entry_point.name]
-            _once_imported(client, lambda: super(WeirDistro, self).load_instrumentor(entry_point, **kwargs))
+        package = _INSTRUMENTED.get(entry_point.value.partition(":")[0])
+        if package is not None:
+            _once_imported(package, lambda: super(WeirDistro, self).load_instrumentor(entry_point, **kwargs))
             return
         if entry_point.name == "logging":
             if os.environ.get("OTEL_PYTHON_LOG_CORRELATION", "").strip().lower() != "true":
@@ -64,9 +64,14 @@ class WeirDistro(BaseDistro):  # type: ignore[misc]
         super().load_instrumentor(entry_point, **kwargs)
 
 
-_GENAI: Final = "opentelemetry.instrumentation.genai."
-_CLIENTS: Final[Mapping[str, str]] = {"openai": "openai", "anthropic": "anthropic", "langchain": "langchain_core"}
-"""The package whose import tells that an instrumentation of this name is needed."""
+_INSTRUMENTED: Final[Mapping[str, str]] = {
+    "opentelemetry.instrumentation.fastapi": "fastapi",
+    "opentelemetry.instrumentation.flask": "flask",
+    "opentelemetry.instrumentation.genai.anthropic": "anthropic",
+    "opentelemetry.instrumentation.genai.langchain": "langchain_core",
+    "opentelemetry.instrumentation.genai.openai": "openai",
+}
+"""Instrumentations, and the package whose import tells that one is needed."""
 
 
 def _once_imported(package: str, instrument: Callable[[], None]) -> None:
