@@ -237,7 +237,8 @@ class TestTheStart:
     def test_instrumented_packages_wait_until_they_are_imported(self, launch: Launch) -> None:
         program = """
             import sys
-            print([name for name in ("anthropic", "fastapi", "flask", "langchain_core", "openai") if name in sys.modules])
+            late = ("anthropic", "fastapi", "flask", "langchain_core", "openai")
+            print([name for name in late if name in sys.modules])
             import flask
             from flask import Flask
             print(flask.Flask is Flask, Flask.__module__.startswith("opentelemetry."))
