@@ -5,6 +5,7 @@ Importing any part of Weir runs the `__init__` of every package above it; most p
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
@@ -20,6 +21,8 @@ def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], obje
     def get(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        found = getattr(import_module(f"{package}.{homes[name]}"), name)
+        vars(sys.modules[package])[name] = found  # the next time nobody has to ask
+        return found
 
     return get, lambda: list(homes)

@@ -129,7 +129,7 @@ def _tracked(target: Any, options: Mapping[str, Any]) -> Any:
             found.__set_name__(object, target.attrname)
         return found
     if not callable(target) and not isinstance(target, (classmethod, staticmethod)):
-        raise errors.ConfigError(errors.BAD_ARGUMENT, f"a {type(target).__name__} cannot be called")
+        raise errors.ConfigError(errors.BAD_ARGUMENT, f"{type(target).__name__} cannot be called")
     function = target.__func__ if isinstance(target, (classmethod, staticmethod)) else target
     if isinstance(function, TrackedFunction):
         return target
