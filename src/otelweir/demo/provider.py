@@ -16,7 +16,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Final
@@ -48,6 +48,7 @@ class Reply:
         tier: The service tier that OpenAI names.
         pause_s: How long to wait before each chunk of a stream.
         broken_after: Hang up after that many chunks of a stream; None for never.
+        number: What the id of the answer ends with; the server sets it.
     """
 
     text: str = ""
@@ -59,6 +60,7 @@ class Reply:
     tier: str = ""
     pause_s: float = 0.0
     broken_after: int | None = None
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +130,9 @@ class ModelProvider:
     def _reply(self, asked: Asked) -> Reply:
         with self._lock:
             self.asked.append(asked)
-            if self._answers is not None:
-                return self._answers(asked)
-            return next(self._waiting, None) or echo(asked)
+            number = len(self.asked)
+            reply = self._answers(asked) if self._answers is not None else next(self._waiting, None) or echo(asked)
+            return replace(reply, number=number)
 
 
 class _Server(ThreadingHTTPServer):
@@ -231,7 +233,12 @@ def _chat_tools(reply: Reply) -> list[Json]:
 
 
 def _chat_head(reply: Reply, body: Json, kind: str) -> Json:
-    head: Json = {"id": "chatcmpl-1", "object": kind, "created": 1, "model": reply.model or body.get("model", "")}
+    head: Json = {
+        "id": f"chatcmpl-{reply.number}",
+        "object": kind,
+        "created": 1,
+        "model": reply.model or body.get("model", ""),
+    }
     return {**head, "service_tier": reply.tier} if reply.tier else head
 
 
@@ -294,7 +301,7 @@ def _response(reply: Reply, body: Json) -> Json:
         text = {"type": "output_text", "text": reply.text, "annotations": []}
         output.append({"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [text]})
     return {
-        "id": "resp_1",
+        "id": f"resp_{reply.number}",
         "object": "response",
         "created_at": 1,
         "status": "completed",
@@ -369,7 +376,7 @@ def _blocks(reply: Reply) -> list[Json]:
 
 def _message(reply: Reply, body: Json) -> Json:
     return {
-        "id": "msg_1",
+        "id": f"msg_{reply.number}",
         "type": "message",
         "role": "assistant",
         "model": reply.model or body.get("model", ""),

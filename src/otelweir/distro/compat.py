@@ -123,10 +123,13 @@ Wrappers = dict[str, dict[str, Callable[..., Any]]]
 """By `sync` and `async`, by the path of a client's method, a wrapper as `wrapt.FunctionWrapper` takes it."""
 
 
-def openai_wrappers() -> Wrappers | None:
+def openai_wrappers(*providers: Any) -> Wrappers | None:
     """What traces the methods of a client of OpenAI; None where the library is instrumented as a whole.
 
     Private: the instrumentor wraps classes, with wrappers in its module `patch` that it does not document.
+
+    Args:
+        providers: Of tracers, meters and loggers; None each for the global one.
 
     Raises:
         ImportError: The instrumentation is not installed.
@@ -135,7 +138,7 @@ def openai_wrappers() -> Wrappers | None:
 
     if OpenAIInstrumentor().is_instrumented_by_opentelemetry:
         return None
-    handler = _telemetry_handler("openai")
+    handler = _telemetry_handler("openai", *providers)
     chat, a_chat = patch.chat_completions_create_v_new(handler), patch.async_chat_completions_create_v_new(handler)
     made, a_made = patch_responses.responses_create(handler), patch_responses.async_responses_create(handler)
     return {
@@ -160,13 +163,13 @@ def openai_wrappers() -> Wrappers | None:
     }
 
 
-def anthropic_wrappers() -> Wrappers | None:
+def anthropic_wrappers(*providers: Any) -> Wrappers | None:
     """As `openai_wrappers`, for Anthropic."""
     from opentelemetry.instrumentation.genai.anthropic import AnthropicInstrumentor, patch
 
     if AnthropicInstrumentor().is_instrumented_by_opentelemetry:
         return None
-    handler = _telemetry_handler("anthropic")
+    handler = _telemetry_handler("anthropic", *providers)
     create, stream = patch.messages_create(handler), patch.messages_stream(handler)
     a_create, a_stream = patch.async_messages_create(handler), patch.async_messages_stream(handler)
     paths = ("messages", "beta.messages")
@@ -178,7 +181,7 @@ def anthropic_wrappers() -> Wrappers | None:
     }
 
 
-def langchain_handler() -> BaseCallbackHandler:
+def langchain_handler(*providers: Any) -> BaseCallbackHandler:
     """OpenTelemetry's callback handler for LangChain; the one that is active, where LangChain is instrumented.
 
     Private: the instrumentor keeps its handler to itself, and the class is not documented.
@@ -190,15 +193,18 @@ def langchain_handler() -> BaseCallbackHandler:
     from opentelemetry.instrumentation.genai.langchain.callback_handler import OpenTelemetryLangChainCallbackHandler
 
     active = LangChainInstrumentor()._callback_handler  # type: ignore[no-untyped-call]
-    return active or OpenTelemetryLangChainCallbackHandler(_telemetry_handler("langchain"))
+    return active or OpenTelemetryLangChainCallbackHandler(_telemetry_handler("langchain", *providers))
 
 
-def _telemetry_handler(library: str) -> Any:
+def _telemetry_handler(library: str, tracers: Any = None, meters: Any = None, loggers: Any = None) -> Any:
     from opentelemetry.util.genai.completion_hook import load_completion_hook
     from opentelemetry.util.genai.handler import TelemetryHandler
 
     package = f"opentelemetry.instrumentation.genai.{library}"
     return TelemetryHandler(
+        tracers,
+        meters,
+        loggers,
         completion_hook=load_completion_hook(),
         instrumentation_scope_name=package,
         instrumentation_scope_version=importlib.metadata.version(package.replace(".", "-")),

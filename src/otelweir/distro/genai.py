@@ -12,17 +12,29 @@ from otelweir.distro import compat
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import BaseCallbackHandler
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
 
 Client = TypeVar("Client")
 _MARK: Final = "_weir_tracked"
 _COPIES: Final = ("copy", "with_options")
 
 
-def track_openai(client: Client) -> Client:
+def track_openai(
+    client: Client,
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
+) -> Client:
     """Instrument one client of OpenAI, and its copies (`with_options`), without patching the library.
 
     Args:
         client: `OpenAI`, `AsyncOpenAI`, or a subclass such as `AzureOpenAI`.
+        tracer_provider: Where its spans go; None for the global one.
+        meter_provider: Where its metrics go; None for the global one.
+        logger_provider: Where its events go; None for the global one.
 
     Returns:
         The same client. Where OpenAI is instrumented as a whole, or this client is already, nothing is changed.
@@ -34,7 +46,7 @@ def track_openai(client: Client) -> Client:
     try:
         import openai
 
-        wrappers = compat.openai_wrappers()
+        wrappers = compat.openai_wrappers(tracer_provider, meter_provider, logger_provider)
     except ImportError:
         raise errors.MissingExtra("openai", "opentelemetry-instrumentation-genai-openai") from None
     if not isinstance(client, (openai.OpenAI, openai.AsyncOpenAI)):
@@ -44,11 +56,20 @@ def track_openai(client: Client) -> Client:
     return client
 
 
-def track_anthropic(client: Client) -> Client:
+def track_anthropic(
+    client: Client,
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
+) -> Client:
     """Instrument one client of Anthropic, and its copies (`with_options`), without patching the library.
 
     Args:
         client: `Anthropic`, `AsyncAnthropic`, or a subclass such as `AnthropicBedrock`.
+        tracer_provider: Where its spans go; None for the global one.
+        meter_provider: Where its metrics go; None for the global one.
+        logger_provider: Where its events go; None for the global one.
 
     Returns:
         The same client. Where Anthropic is instrumented as a whole, or this client is already, nothing is changed.
@@ -60,7 +81,7 @@ def track_anthropic(client: Client) -> Client:
     try:
         import anthropic
 
-        wrappers = compat.anthropic_wrappers()
+        wrappers = compat.anthropic_wrappers(tracer_provider, meter_provider, logger_provider)
     except ImportError:
         raise errors.MissingExtra("anthropic", "opentelemetry-instrumentation-genai-anthropic") from None
     kinds = {base.__name__ for base in type(getattr(client, "messages", None)).__mro__}
@@ -73,16 +94,26 @@ def track_anthropic(client: Client) -> Client:
     return client
 
 
-def langchain_handler() -> BaseCallbackHandler:
+def langchain_handler(
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
+) -> BaseCallbackHandler:
     """A callback handler that traces what LangChain and LangGraph do, for `config={"callbacks": [...]}`.
 
     Where LangChain is instrumented as a whole, this is the handler that does it, so that nothing is traced twice.
+
+    Args:
+        tracer_provider: Where its spans go; None for the global one.
+        meter_provider: Where its metrics go; None for the global one.
+        logger_provider: Where its events go; None for the global one.
 
     Raises:
         MissingExtra: OpenTelemetry's instrumentation is not installed.
     """
     try:
-        return compat.langchain_handler()
+        return compat.langchain_handler(tracer_provider, meter_provider, logger_provider)
     except ImportError:
         raise errors.MissingExtra("langchain", "opentelemetry-instrumentation-genai-langchain") from None
 

@@ -161,4 +161,9 @@ def _cut(text: str, longest: int) -> str:
 
 
 def _dumped(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, which JSON can escape and UTF-8 cannot write
+        return json.dumps(value, separators=(",", ":"))
+    return text

@@ -33,8 +33,9 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A call that was counted: the provider's id of it, when it ran, its tokens."""
+    """A call that was counted: its model, the provider's id of it, when it ran, its tokens."""
 
+    model: str
     response: str
     start: int
     end: int
@@ -113,8 +114,12 @@ class Ledger:
         if live is None:
             return None
         with self._lock:
-            if seen.response and any(_same(earlier, seen) for earlier in self._recent):
-                return "same"
+            for earlier in self._recent:
+                if _same(earlier, seen):
+                    if not (earlier.response and seen.response):
+                        # Without an id it may be any of several that are alike: each is met once.
+                        self._recent.remove(earlier)
+                    return "same"
             if live.counted:
                 return "below"
             self._recent.append(seen)
@@ -148,14 +153,21 @@ class Ledger:
 
 
 def _same(earlier: Seen, later: Seen) -> bool:
-    """Whether two spans, the one within the time of the other, tell of one call."""
-    return (
-        earlier.response == later.response
-        and earlier.usage.input == later.usage.input
-        and earlier.usage.output == later.usage.output
-        and later.start <= earlier.start
-        and earlier.end <= later.end
-    )
+    """Whether two spans tell of one call.
+
+    They have the provider's id of it, and overlap in time, as there are servers that give all their answers one id. Or
+    one of them has no id, and the time of the one is within that of the other.
+    """
+    if (earlier.model, earlier.usage.input, earlier.usage.output) != (
+        later.model,
+        later.usage.input,
+        later.usage.output,
+    ):
+        return False
+    if earlier.response and later.response:
+        return earlier.response == later.response and later.start <= earlier.end and earlier.start <= later.end
+    within = later.start <= earlier.start and earlier.end <= later.end
+    return bool(earlier.response or later.response) and within
 
 
 class Budget:

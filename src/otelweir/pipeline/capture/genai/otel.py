@@ -173,7 +173,8 @@ class GenAISpanProcessor(SpanProcessor):
                 attributes = {**_of_call(live.found), **attributes}
         changed = dict(attributes)
         if operation in CALLS and (usage := usage_of(changed)) is not None:
-            seen = Seen(str(changed.get(RESPONSE_ID) or ""), span.start_time or 0, span.end_time or 0, usage)
+            model, response = str(changed.get(REQUEST_MODEL) or ""), str(changed.get(RESPONSE_ID) or "")
+            seen = Seen(model, response, span.start_time or 0, span.end_time or 0, usage)
             match self._ledger.known(live, seen):
                 case "same":
                     return _without_model(changed)

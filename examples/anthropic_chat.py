@@ -1,0 +1,61 @@
+"""A chat with Anthropic that calls a tool; only this client is traced, and nothing is patched.
+
+    pip install 'otelweir[anthropic,dev]' anthropic
+    weir dev                                  # in another terminal: shows what arrives
+    python examples/anthropic_chat.py
+
+Without ANTHROPIC_API_KEY a provider on this machine answers, so it runs offline. The root of the trace has the cost of
+both calls.
+"""
+
+import os
+from contextlib import ExitStack
+
+import anthropic
+from anthropic.types import MessageParam, ToolParam, ToolResultBlockParam
+from opentelemetry import trace
+
+import otelweir
+from otelweir.demo.provider import ModelProvider, Reply, ToolCall
+
+REPLIES = [
+    Reply("Let me look.", tools=(ToolCall("water_level", {"river": "Isar"}),)),
+    Reply("The Isar stands at 132 cm: the weir can stay open."),
+]
+TOOL: ToolParam = {
+    "name": "water_level",
+    "description": "The level of a river, in centimetres.",
+    "input_schema": {"type": "object", "properties": {"river": {"type": "string"}}, "required": ["river"]},
+}
+
+
+def main() -> None:
+    pipeline = otelweir.configure(service_name="anthropic-chat")
+    with ExitStack() as stack:
+        if os.environ.get("ANTHROPIC_API_KEY"):
+            client = anthropic.Anthropic()
+        else:
+            provider = stack.enter_context(ModelProvider(REPLIES))
+            client = anthropic.Anthropic(base_url=provider.url, api_key="none")
+        client = otelweir.track_anthropic(client)
+        with trace.get_tracer("chat").start_as_current_span("question"):
+            messages: list[MessageParam] = [{"role": "user", "content": "Can the weir at the Isar stay open?"}]
+            answer = client.messages.create(model="claude-haiku-4-5", max_tokens=300, messages=messages, tools=[TOOL])
+            messages.append({"role": "assistant", "content": answer.content})
+            results: list[ToolResultBlockParam] = [
+                {"type": "tool_result", "tool_use_id": block.id, "content": "132"}
+                for block in answer.content
+                if block.type == "tool_use"
+            ]
+            messages.append({"role": "user", "content": results})
+            with client.messages.stream(
+                model="claude-haiku-4-5", max_tokens=300, messages=messages, tools=[TOOL]
+            ) as stream:
+                for text in stream.text_stream:
+                    print(text, end="", flush=True)
+        print()
+    pipeline.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What our processor does with spans, whoever made them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
+
+from otelweir.pipeline.capture.genai.otel import GenAISpanProcessor
+from otelweir.pipeline.capture.genai.settings import GenAISettings
+
+if TYPE_CHECKING:
+    from tests.genai.conftest import Sdk
+
+MakeSdk = Callable[..., "Sdk"]
+
+CALL: dict[str, Any] = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "openai",
+    "gen_ai.request.model": "gpt-4o-mini",
+    "gen_ai.usage.input_tokens": 1_000_000,
+    "gen_ai.usage.output_tokens": 100_000,
+}
+COST = 0.15 + 0.06
+
+
+def call(sdk: Sdk, **more: Any) -> None:
+    with sdk.tracer.start_as_current_span("chat", kind=SpanKind.CLIENT, attributes={**CALL, **more}):
+        pass
+
+
+def attributes(sdk: Sdk, name: str) -> dict[str, Any]:
+    (span,) = [span for span in sdk.spans if span.name == name]
+    return dict(span.attributes or {})
+
+
+class TestTheLocalRoot:
+    def test_carries_the_sum_over_its_trace(self, sdk: Sdk) -> None:
+        with sdk.tracer.start_as_current_span("request"), sdk.tracer.start_as_current_span("agent"):
+            call(sdk)
+            call(sdk, **{"gen_ai.request.model": "ours"})
+            call(sdk)
+        root = attributes(sdk, "request")
+        assert root["weir.trace.cost.amount"] == pytest.approx(2 * COST)
+        assert root["weir.trace.cost.currency"] == "USD"
+        assert root["weir.trace.llm.calls"] == 3
+        assert root["weir.trace.usage.input_tokens"] == 3_000_000
+        assert root["weir.trace.usage.output_tokens"] == 300_000
+        assert root["weir.trace.cost.incomplete"] is True
+        assert attributes(sdk, "agent") == {}
+
+    def test_below_a_remote_parent_is_one_too(self, sdk: Sdk) -> None:
+        remote = NonRecordingSpan(SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(1)))
+        with sdk.tracer.start_as_current_span("request", context=set_span_in_context(remote)):
+            call(sdk)
+        assert attributes(sdk, "request")["weir.trace.cost.amount"] == pytest.approx(COST)
+
+    def test_without_calls_is_the_span_that_it_was(self) -> None:
+        seen: list[ReadableSpan] = []
+
+        class Keep(SpanProcessor):
+            def on_end(self, span: ReadableSpan) -> None:
+                seen.append(span)
+
+        tracers = TracerProvider(shutdown_on_exit=False)
+        tracers.add_span_processor(GenAISpanProcessor(Keep(), GenAISettings()))
+        with tracers.get_tracer("t").start_as_current_span("work", attributes={"a": 1}):
+            pass
+        assert dict(seen[0].attributes or {}) == {"a": 1}
+
+
+class TestOneCall:
+    def test_that_two_instrumentations_tell_of_is_counted_once(self, sdk: Sdk) -> None:
+        """A framework's span around a client's: the client's is counted, as it ends first."""
+        with sdk.tracer.start_as_current_span("framework", attributes=CALL):
+            call(sdk)
+        assert sdk.metric("weir.genai.cost") == {("openai", "gpt-4o-mini", "chat"): pytest.approx(COST)}
+        outer = attributes(sdk, "framework")
+        assert outer["weir.trace.llm.calls"] == 1
+        assert "weir.cost.amount" not in outer
+
+    def test_that_two_spans_beside_each_other_tell_of_is_counted_once(self, sdk: Sdk) -> None:
+        outer = sdk.tracer.start_span("outer", kind=SpanKind.CLIENT, attributes={**CALL, "gen_ai.response.id": "r"})
+        call(sdk, **{"gen_ai.response.id": "r"})
+        outer.end()
+        assert sdk.metric("weir.genai.cost") == {("openai", "gpt-4o-mini", "chat"): pytest.approx(COST)}
+        assert len(sdk.calls) == 1
+
+    def test_agents_repeat_what_their_calls_used(self, sdk: Sdk) -> None:
+        with sdk.tracer.start_as_current_span("agent", attributes={**CALL, "gen_ai.operation.name": "invoke_agent"}):
+            call(sdk)
+        assert "weir.cost.amount" not in attributes(sdk, "agent")
+        assert attributes(sdk, "agent")["weir.trace.cost.amount"] == pytest.approx(COST)
+
+
+class TestWhatIsSent:
+    def test_has_every_name_that_backends_read(self, sdk: Sdk) -> None:
+        call(sdk, **{"gen_ai.conversation.id": "c1", "gen_ai.usage.cache_write.input_tokens": 5})
+        sent = sdk.call()
+        assert sent["session.id"] == "c1"
+        assert sent["gen_ai.usage.cache_creation.input_tokens"] == 5
+
+    def test_has_messages_in_form_and_within_the_limit(self, make_sdk: MakeSdk) -> None:
+        sdk = make_sdk(genai_content_max_bytes=1000)
+        said = json.dumps([{"role": "assistant", "content": "x" * 5000}])
+        call(sdk, **{"gen_ai.output.messages": said, "gen_ai.response.finish_reasons": ["length"]})
+        sent = sdk.call()["gen_ai.output.messages"]
+        assert len(sent) <= 1000
+        (message,) = json.loads(sent)
+        assert (message["finish_reason"], message["parts"][0]["type"]) == ("length", "text")
+
+    def test_has_mlflows_cost_where_it_is_wanted(self, make_sdk: MakeSdk) -> None:
+        sdk = make_sdk(genai_mlflow_cost=True)
+        call(sdk)
+        assert json.loads(sdk.call()["mlflow.llm.cost"]) == {
+            "input_cost": 0.15,
+            "output_cost": 0.06,
+            "total_cost": 0.21,
+        }
+
+    def test_says_what_had_to_be_dropped(self, sdk: Sdk) -> None:
+        seen: list[ReadableSpan] = []
+
+        class Keep(SpanProcessor):
+            def on_end(self, span: ReadableSpan) -> None:
+                seen.append(span)
+
+        tracers = TracerProvider(shutdown_on_exit=False, span_limits=SpanLimits(max_events=1, max_attributes=6))
+        tracers.add_span_processor(GenAISpanProcessor(Keep(), GenAISettings()))
+        span = tracers.get_tracer("t").start_span("chat", attributes={"dropped": 1, "too": 2, **CALL})
+        span.add_event("one")
+        span.add_event("two")
+        span.end()
+        (sent,) = seen
+        assert (sent.dropped_attributes, sent.dropped_events, len(sent.events)) == (1, 1, 1)
+        assert (sent.attributes or {})["weir.cost.amount"] == pytest.approx(COST)
+
+
+class TestOwnPrices:
+    def test_win(self, make_sdk: MakeSdk, tmp_path: Path) -> None:
+        file = tmp_path / "prices.json"
+        file.write_text(json.dumps({"date": "2026-11-01", "models": [{"model": "gpt-4o*", "input": 1}]}))
+        sdk = make_sdk(prices_file=str(file))
+        call(sdk)
+        call(sdk, **{"gen_ai.request.model": "text-embedding-3-small"})
+        own, listed = (dict[str, Any](span.attributes or {}) for span in sdk.calls)
+        assert (own["weir.cost.amount"], own["weir.cost.source"], own["weir.cost.source_date"]) == (
+            1.0,
+            "prices.json",
+            "2026-11-01",
+        )
+        assert listed["weir.cost.source"].startswith("genai-prices")
+
+    def test_in_another_currency_are_not_mixed_with_the_list(self, make_sdk: MakeSdk, tmp_path: Path) -> None:
+        file = tmp_path / "prices.json"
+        file.write_text(json.dumps({"currency": "EUR", "models": [{"model": "gpt-4o*", "input": 1}]}))
+        sdk = make_sdk(prices_file=str(file))
+        with sdk.tracer.start_as_current_span("request"):
+            call(sdk)
+            call(sdk, **{"gen_ai.request.model": "text-embedding-3-small"})
+        assert attributes(sdk, "request")["weir.trace.cost.currency"] == "EUR"
+        assert [(span.attributes or {}).get("weir.cost.unknown_model") for span in sdk.calls] == [None, True]
+
+    def test_that_are_not_valid_are_reported_and_left_out(
+        self, make_sdk: MakeSdk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        file = tmp_path / "prices.json"
+        file.write_text("{}")
+        sdk = make_sdk(prices_file=str(file))
+        call(sdk)
+        assert "WEIR-GENAI-001" in caplog.text
+        assert sdk.call()["weir.cost.source"].startswith("genai-prices")
+
+
+class TestTheBudget:
+    def test_warns_once(self, make_sdk: MakeSdk, caplog: pytest.LogCaptureFixture) -> None:
+        sdk = make_sdk(cost_budget=0.5)
+        for _ in range(5):
+            call(sdk)
+        assert caplog.text.count("WEIR-GENAI-003") == 1
+        assert "calls to models cost 0.63 USD by " in caplog.text
+
+
+class TestTrouble:
+    def test_lets_the_span_pass(self, sdk: Sdk, caplog: pytest.LogCaptureFixture) -> None:
+        call(sdk, **{"gen_ai.usage.input_tokens": 10**30, "gen_ai.request.model": ["a", "list"]})
+        assert len(sdk.spans) == 1
