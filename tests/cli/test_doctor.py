@@ -174,7 +174,7 @@ class TestText:
         spool.publish(told)
         done = run("--no-network", WEIR_SPOOL_DIR=str(tmp_path))
         spool.close()
-        assert re.search(rf"^  {os.getpid()} +traces +41 +1 +0 +0 s +running$", done.stdout, re.MULTILINE)
+        assert re.search(rf"^  {os.getpid()} +traces +41 +1 +0 +\d+ s +running$", done.stdout, re.MULTILINE)
         assert re.search(rf"^  folder +{tmp_path} +variable$", done.stdout, re.MULTILINE)
 
     def test_help_has_examples(self) -> None:

@@ -329,8 +329,10 @@ def _packages(report: Report, installed: Installed) -> None:
             continue
         version = installed.versions[name]
         minor = _minor(version)
-        # Packages with a life of their own (2.x, or a propagator's 1.0) are not tied to the SDK's releases.
+        # Packages with a life of their own (2.x, a propagator's 1.0, those for language models) are not tied to the
+        # SDK's releases.
         tied = name in _CORE or name.startswith(("opentelemetry-instrumentation", "opentelemetry-exporter-otlp"))
+        tied = tied and not name.startswith("opentelemetry-instrumentation-genai")
         supported = not tied or minor is None or minor >= OLDEST
         report.packages.append(Package(name, version, supported))
         if not supported:

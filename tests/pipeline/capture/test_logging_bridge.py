@@ -91,7 +91,7 @@ class TestARecord:
         ("level", "number", "text"),
         [
             (1, 1, "Level 1"),
-            (5, 3, "Level 5"),
+            (6, 3, "Level 6"),
             (10, 5, "DEBUG"),
             (15, 8, "Level 15"),
             (20, 9, "INFO"),
