@@ -1,6 +1,7 @@
 """A chat with Anthropic that calls a tool; only this client is traced, and nothing is patched.
 
-    pip install 'otelweir[anthropic,dev]' anthropic
+    pip install 'otelweir[anthropic,dev]'
+    pip install anthropic
     weir dev                                  # in another terminal: shows what arrives
     python examples/anthropic_chat.py
 

@@ -1,6 +1,7 @@
 """A LangChain agent with a tool.
 
-    pip install 'otelweir[openai,langchain,dev]' langchain langchain-openai
+    pip install 'otelweir[langchain,dev]'
+    pip install langchain langchain-openai
     weir dev                                  # in another terminal: shows what arrives
     opentelemetry-instrument python examples/langchain_agent.py
 

@@ -1,6 +1,7 @@
 """A chat with OpenAI, streamed.
 
-    pip install 'otelweir[openai,dev]' openai
+    pip install 'otelweir[openai,dev]'
+    pip install openai
     weir dev                                  # in another terminal: shows what arrives
     opentelemetry-instrument python examples/openai_chat.py
 
