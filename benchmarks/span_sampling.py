@@ -7,17 +7,24 @@ The promise: at most 1.5 µs a decision, at most 1 µs for a log record that is 
 
 from __future__ import annotations
 
+import logging
 import random
+import statistics
 from collections.abc import Callable
 
 from benchmarks.harness import arguments, by_turns, ratio, report, timed
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
 
+from otelweir.pipeline.capture import logging_bridge
+from otelweir.pipeline.capture.otel import LogCapture
+from otelweir.pipeline.sample.logs import LogSampler, Rules
+from otelweir.pipeline.sample.logs.flight import FlightRecorder
 from otelweir.pipeline.sample.spans import SpanRule, TailSamplingProcessor, TraceRules, WeirSampler
 from otelweir.pipeline.sample.spans.settings import TraceSamplingSettings
 
@@ -75,6 +82,34 @@ def spans(processor: SpanProcessor) -> Callable[[int], float]:
     return run
 
 
+def unkept(recorder: FlightRecorder | None, *, span: bool) -> Callable[[int], float]:
+    """Logging calls of a logger that no handler listens to and whose records are not kept."""
+    rules = Rules("on", {"info": 0.0}, first=1, window_s=1e9)
+    provider = LoggerProvider(shutdown_on_exit=False)
+    capture = LogCapture(provider, LogSampler(rules), recorder=recorder)
+    log = logging.getLogger("benchmark.flight")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [logging.NullHandler()]
+    tracer = TracerProvider(sampler=WeirSampler(), shutdown_on_exit=False).get_tracer("benchmark")
+
+    def run(times: int) -> float:
+        def work() -> None:
+            for number in range(times):
+                log.info("item %d of %s", number, "cart")
+
+        logging_bridge.install(capture)
+        try:
+            if not span:
+                return timed(work)
+            with tracer.start_as_current_span("GET /cart"):
+                return timed(work)
+        finally:
+            logging_bridge.uninstall()
+
+    return run
+
+
 def main() -> None:
     options = arguments(__doc__, rounds=7, times=100_000)
     ratio_based = TraceIdRatioBased(0.1)
@@ -106,7 +141,19 @@ def main() -> None:
     ends = {"span without a tail": spans(_Nowhere()), "span with a tail": spans(tail)}
     found = by_turns(ends, options.rounds, options.times // 5)
     rows += [ratio(found, name, "span without a tail") for name in ends]
+    calls = {
+        "record not kept": unkept(None, span=True),
+        "record not kept, held for its trace": unkept(FlightRecorder(), span=True),
+        "record not kept, held for its thread": unkept(FlightRecorder(), span=False),
+    }
+    found = by_turns(calls, options.rounds, options.times // 2)
+    rows += [ratio(found, name, "record not kept") for name in calls]
     report(rows, options.json)
+    base = found["record not kept"]
+    for name in list(calls)[1:]:
+        beyond = statistics.median(mine - theirs for mine, theirs in zip(found[name], base, strict=True))
+        if not options.json:
+            print(f"{name}: {beyond:.2f} µs beyond the decision")
 
 
 if __name__ == "__main__":

@@ -40,9 +40,16 @@ from otelweir.pipeline.capture.otel import LogCapture
 from otelweir.pipeline.capture.resource import STATED, stated
 from otelweir.pipeline.capture.track import otel as track
 from otelweir.pipeline.capture.track import threads
+from otelweir.pipeline.sample.logs.flight import OF_TRACE, FlightRecorder
 from otelweir.pipeline.sample.logs.otel import PatternSamplingProcessor, Processors, count_records, send_rollups
 from otelweir.pipeline.sample.logs.rules import Rules
 from otelweir.pipeline.sample.logs.sampler import LogSampler
+from otelweir.pipeline.sample.spans.otel import (
+    EvaluationProcessor,
+    FlightSpanProcessor,
+    TailSamplingProcessor,
+    count_traces,
+)
 from otelweir.pipeline.spool.otel import SpoolLogProcessor, SpoolSpanProcessor
 from otelweir.selfmetrics.flushed import Flushed
 from otelweir.settings import Loaded, Settings
@@ -246,7 +253,7 @@ class Handle:
             signals.worker_process_shutdown.connect(lambda **_: self.shutdown(), weak=False)
 
 
-def assemble(
+def assemble(  # noqa: PLR0915 - the wiring reads from top to bottom
     loaded: Loaded,
     *,
     target: Target = Target(),  # noqa: B008 - frozen
@@ -267,6 +274,8 @@ def assemble(
     before = _set_up()
     own: list[Provider] = []
     sending: list[Any] = []
+    recorder = _recorder(settings)
+    tail: TailSamplingProcessor | None = None
     with _defaults():
         environ = os.environ
         delivery: Delivery | None = None
@@ -286,6 +295,8 @@ def assemble(
                     to = exporters(signal, environ, target, delivery)
                     own.append(build(resource, to, settings))
                     sending += to
+                    if signal == "traces":
+                        tail = _export_spans(own[-1], to, settings, recorder)
             compat.run_opamp("post_sdk_init_function", resource)
 
         in_use = _set_up()
@@ -297,13 +308,26 @@ def assemble(
         if isinstance(logger_provider, LoggerProvider) and (log_exporters or not ours):
             sampler = _sampler(settings)
             if ours:
-                _add_processors(logger_provider, _before_all(log_exporters, sampler, settings))
+                if tail is not None and settings.trace_tail_score is not None:
+                    logger_provider.add_log_record_processor(
+                        EvaluationProcessor(tail, settings.trace_tail_score_attribute)
+                    )
+                _add_processors(logger_provider, _before_all(log_exporters, sampler, settings, recorder))
             if sampler is not None and isinstance(meter_provider, MeterProvider):
                 count_records(sampler, meter_provider)
-            capture = LogCapture(logger_provider, sampler, code=_wants_code(loaded, environ), bounded=ours)
+            capture = LogCapture(
+                logger_provider,
+                sampler,
+                code=_wants_code(loaded, environ),
+                bounded=ours,
+                recorder=recorder if sampler is not None else None,
+                of_trace=OF_TRACE,
+            )
             if settings.log_capture and not _logging_is_disabled(environ):
                 _bridge(capture, logger_provider)
 
+        if tail is not None and isinstance(meter_provider, MeterProvider):
+            count_traces(tail, meter_provider)
         if delivery is not None and isinstance(meter_provider, MeterProvider):
             delivery.report(meter_provider, sdk_names=not _upstream_reports(environ))
 
@@ -386,11 +410,13 @@ def _upstream_reports(environ: Mapping[str, str]) -> bool:
     return wanted and any(name in PROTOCOLS.values() for signal in signals for name in names(signal, environ))
 
 
-def _before_all(to: Sequence[LogRecordExporter], sampler: LogSampler | None, settings: Settings) -> LogRecordProcessor:
+def _before_all(
+    to: Sequence[LogRecordExporter], sampler: LogSampler | None, settings: Settings, recorder: FlightRecorder | None
+) -> LogRecordProcessor:
     """One processor for all log exporters. The sampler stands before all at once: each record is decided once."""
     processors = [_log_processor(exporter, settings) for exporter in to]
     export = processors[0] if len(processors) == 1 else Processors(processors)
-    return PatternSamplingProcessor(export, sampler) if sampler is not None else export
+    return PatternSamplingProcessor(export, sampler, recorder) if sampler is not None else export
 
 
 def _log_processor(exporter: LogRecordExporter, settings: Settings) -> LogRecordProcessor:
@@ -406,29 +432,57 @@ def _span_processor(exporter: SpanExporter) -> SpanProcessor:
     return BatchSpanProcessor(exporter)
 
 
-def _before_all_spans(to: Sequence[SpanExporter], settings: Settings) -> SpanProcessor:
-    """One processor for all span exporters; what stands before all at once sees each span once."""
-    processors = [_span_processor(exporter) for exporter in to]
-    if len(processors) == 1:
-        export = processors[0]
-    else:
-        export = several = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
-        for processor in processors:
-            several.add_span_processor(processor)
-    return GenAISpanProcessor(export, settings) if settings.genai else export
-
-
-def _traces(resource: Resource, to: Sequence[Any], settings: Settings) -> Provider:
+def _traces(resource: Resource, _: Sequence[Any], __: Settings) -> Provider:
+    # Its processors follow, as others have to meet the tail among them.
     provider = compat.tracer_provider(
         sampler=compat.sampler_from_environment(),
         id_generator=compat.id_generator_from_environment(),
         resource=resource,
         shutdown_on_exit=False,
     )
-    if to:
-        provider.add_span_processor(_before_all_spans(to, settings))
     trace_api.set_tracer_provider(provider)
     return provider
+
+
+def _export_spans(
+    provider: Provider, to: Sequence[SpanExporter], settings: Settings, recorder: FlightRecorder | None
+) -> TailSamplingProcessor | None:
+    """Let finished spans go to their exporters, through what stands before all of them at once: it sees each span once.
+
+    Returns:
+        The tail, where there is one.
+    """
+    assert isinstance(provider, TracerProvider)
+    if recorder is not None and not settings.trace_tail:
+        provider.add_span_processor(FlightSpanProcessor(recorder))
+    if not to:
+        return None
+    processors = [_span_processor(exporter) for exporter in to]
+    export = processors[0]
+    if len(processors) > 1:
+        export = several = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
+        for processor in processors:
+            several.add_span_processor(processor)
+    tail = None
+    if settings.trace_tail:
+        export = tail = TailSamplingProcessor(export, settings, decided=recorder.decided if recorder else None)
+        if recorder is not None:
+            recorder.held_by_tail = True
+    # Before the tail, which has to see what a trace cost.
+    provider.add_span_processor(GenAISpanProcessor(export, settings) if settings.genai else export)
+    return tail
+
+
+def _recorder(settings: Settings) -> FlightRecorder | None:
+    """Where log records wait that are not kept; None where none shall."""
+    if settings.flight_recorder == "off":
+        return None
+    return FlightRecorder(
+        records=settings.flight_recorder_records,
+        rings=settings.flight_recorder_traces,
+        per_second=settings.flight_recorder_per_second,
+        whole_traces=settings.flight_recorder == "traces",
+    )
 
 
 def _metrics(resource: Resource, to: Sequence[Any], settings: Settings) -> Provider:

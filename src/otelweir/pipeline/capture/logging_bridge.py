@@ -165,6 +165,18 @@ def _take(logger: logging.Logger, record: logging.LogRecord) -> bool:
             verdict = capture.decide_event(record.name, record.levelno, str(event_name))
         if verdict is not None:
             _send(capture, record, verdict)
+        elif capture.recorder is not None and event_name is None:
+            capture.hold(
+                record.name,
+                record.levelno,
+                record.msg,
+                record.args,
+                _extra(record),
+                timestamp_ns=int(record.created * 1e9),
+                pathname=record.pathname,
+                lineno=record.lineno,
+                function=record.funcName,
+            )
     except RecursionError:
         pass  # the application has no stack left, and will say so itself
     except Exception as error:  # noqa: BLE001 - our bug must not become the host's
@@ -224,11 +236,14 @@ def _took(
             return True
         name = logger.name
         sampler = capture.sampler
-        if sampler is None or capture.emitting or exporting or type(msg) is not str or capture.routes[name]:
+        direct = not (sampler is None or capture.emitting or exporting or type(msg) is not str or capture.routes[name])
+        if sampler is None or not direct:
             verdict = capture.decide_call(name, level, msg, args, frame)
         else:  # what decide_call comes to; a call less
             verdict = sampler.call(name, level, msg, args, frame.f_code, frame.f_lasti)
         if verdict is None:
+            if capture.recorder is not None and (direct or capture.captures(name)):
+                capture.hold_call(name, level, msg, args, extra, frame.f_code, frame.f_lasti)
             return True
         if exc_info and not isinstance(exc_info, (BaseException, tuple)):
             exc_info = sys.exc_info()
@@ -282,13 +297,10 @@ def _overrides(kind: type[logging.Logger]) -> bool:
 
 def _send(capture: LogCapture, record: logging.LogRecord, verdict: Mapping[str, AnyValue]) -> None:
     """Send a record that is kept."""
-    attributes = record.__dict__
-    extra: dict[str, object] = {}
+    extra = _extra(record)
     event_name: str | None = None
-    if len(attributes) > _STANDARD_COUNT:
-        extra = {key: value for key, value in attributes.items() if key not in _NO_ATTRIBUTES}
-        if EVENT_NAME in extra:
-            event_name = str(extra.pop(EVENT_NAME))
+    if EVENT_NAME in extra:
+        event_name = str(extra.pop(EVENT_NAME))
     if record.exc_text and not record.exc_info:
         extra["exception.stacktrace"] = record.exc_text  # what a queue handler leaves of an exception
     if record.stack_info:
@@ -308,6 +320,13 @@ def _send(capture: LogCapture, record: logging.LogRecord, verdict: Mapping[str, 
         function=record.funcName,
         event_name=event_name,
     )
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    attributes = record.__dict__
+    if len(attributes) <= _STANDARD_COUNT:
+        return {}
+    return {key: value for key, value in attributes.items() if key not in _NO_ATTRIBUTES}
 
 
 def _failed(error: Exception) -> None:

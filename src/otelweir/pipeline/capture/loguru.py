@@ -66,7 +66,20 @@ class Sink:
         verdict = port.decide(
             name, level.no, record["message"], (), pathname=file.path, lineno=lineno, function=function
         )
+        timestamp_ns = round(record["time"].timestamp() * 1e6) * 1000
         if verdict is None:
+            if port.recorder is not None:
+                port.hold(
+                    name,
+                    level.no,
+                    record["message"],
+                    (),
+                    record["extra"],
+                    timestamp_ns=timestamp_ns,
+                    pathname=file.path,
+                    lineno=lineno,
+                    function=function,
+                )
             return
         port.emit(
             name,
@@ -74,7 +87,7 @@ class Sink:
             record["message"],
             record["extra"],
             verdict,
-            timestamp_ns=round(record["time"].timestamp() * 1e6) * 1000,
+            timestamp_ns=timestamp_ns,
             levelname=level.name,
             exc_info=_exc_info(record),
             pathname=file.path,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Mapping
 from itertools import islice
+from threading import get_ident
+from time import time_ns
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -19,9 +23,11 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.sdk._logs import Logger as SdkLogger
 from opentelemetry.sdk._logs import LogRecordLimits, ReadWriteLogRecord
 from opentelemetry.semconv.attributes import code_attributes, exception_attributes
+from opentelemetry.trace import NonRecordingSpan, get_current_span
 
 from otelweir import errors
 from otelweir.pipeline.capture import context, quiet
+from otelweir.pipeline.capture.held import MAX_HELD, frozen, frozen_args, frozen_pairs
 from otelweir.pipeline.capture.quiet import exporting, rendering
 from otelweir.pipeline.capture.values import any_value, attributes_of, clean, message_of, shortened
 from otelweir.signals import AnyValue, Verdict, severity_number
@@ -39,6 +45,7 @@ KEPT: Final[Mapping[str, AnyValue]] = {}
 """The verdict of a capture without a sampler."""
 
 _OWN: Final = ("opentelemetry", "otelweir")
+_ERROR: Final = logging.ERROR
 
 
 class LogSampler(Protocol):
@@ -51,6 +58,30 @@ class LogSampler(Protocol):
     ) -> Verdict: ...
 
     def text(self, logger: str, severity: int, message: str, event_name: str | None = None) -> Verdict: ...
+
+
+class Recorder(Protocol):
+    """Where records wait that are not kept; `otelweir.pipeline.sample.logs.flight` has it.
+
+    Attributes:
+        whole_traces: Whether what belongs to a kept trace goes out.
+        held_by_tail: Whether it is only known at the end of a trace whether it is kept.
+        rings: By key.
+    """
+
+    whole_traces: bool
+    held_by_tail: bool
+
+    @property
+    def rings(self) -> Mapping[int, deque[tuple[Any, ...]]]: ...
+
+    def begin(self, key: int) -> deque[tuple[Any, ...]]: ...
+
+    def hold(self, key: int, entry: tuple[Any, ...]) -> None: ...
+
+    def release(self, key: int) -> None: ...
+
+    def after_fork(self) -> None: ...
 
 
 class _Routes(dict[str, int]):
@@ -84,6 +115,8 @@ class LogCapture:
         code: Whether records carry `code.*` attributes.
         bounded: Whether the limits of the provider are those of the environment, so that they can be kept here. Else
             the SDK goes over each record once more.
+        recorder: Where records wait that are not kept; None lets them go.
+        of_trace: What a record carries that is not kept for itself, but because its trace is.
 
     Attributes:
         routes: By logger name, 0 for loggers whose records are captured without further questions.
@@ -91,10 +124,20 @@ class LogCapture:
     """
 
     def __init__(
-        self, provider: LoggerProvider, sampler: LogSampler | None, *, code: bool = True, bounded: bool = True
+        self,
+        provider: LoggerProvider,
+        sampler: LogSampler | None,
+        *,
+        code: bool = True,
+        bounded: bool = True,
+        recorder: Recorder | None = None,
+        of_trace: Mapping[str, AnyValue] = {},
     ) -> None:
         self.provider = provider
         self.sampler = sampler
+        self.recorder = recorder
+        self._of_trace = of_trace
+        self._sender = self._send_held
         self._code = code
         self._loggers: dict[str, Logger] = {}
         self.routes = _Routes()
@@ -114,6 +157,8 @@ class LogCapture:
         """In the child: forget what threads were doing that are gone."""
         self.emitting.clear()
         quiet.after_fork()
+        if self.recorder is not None:
+            self.recorder.after_fork()
 
     def captures(self, logger: str) -> bool:
         """Whether a record of this logger, on this thread, in this context enters the pipeline."""
@@ -225,6 +270,9 @@ class LogCapture:
             event_name: The name, if the record is an event.
         """
         try:
+            if self.recorder is not None and levelno >= _ERROR:
+                # Before the error itself, as it happened.
+                self.recorder.release(get_current_span().get_span_context().trace_id or -get_ident())
             found = attributes_of(attributes) if attributes else {}
             if exc_info:
                 exception_attributes_into(found, exc_info)
@@ -248,23 +296,145 @@ class LogCapture:
                 attributes=found,
                 event_name=None if event_name is None else clean(event_name),
             )
-            target = self._loggers.get(logger)
-            if target is None:
-                target = self._loggers[logger] = self.provider.get_logger(clean(str(logger or "")))
-            if self._bounded and isinstance(target, SdkLogger):
-                if len(found) > self._max_attributes:
-                    record.attributes = self._within_limits(found)
-                record = _Clean(record, target.resource, target.instrumentation_scope, self._limits)  # type: ignore[assignment]
-            thread = threading.get_ident()
-            self.emitting.add(thread)
-            try:
-                target.emit(record)
-            finally:
-                self.emitting.discard(thread)
+            self._send(logger, record, found)
         except RecursionError:
             pass  # the application has no stack left, and will say so itself
         except Exception as failure:  # noqa: BLE001 - our bug must not become the host's
             errors.warn(errors.CAPTURE_FAILED, f"{type(failure).__name__}: {failure}", exc_info=failure)
+
+    def hold(
+        self,
+        logger: str,
+        levelno: int,
+        msg: object,
+        args: Any,
+        extra: Mapping[Any, object] | None = None,
+        *,
+        timestamp_ns: int,
+        pathname: str | None = None,
+        lineno: int = 0,
+        function: str | None = None,
+    ) -> None:
+        """Let a record that is not kept wait in the recorder. Never raises.
+
+        What can change until it is read is copied or named now; nobody's code is run for a record that nobody may see
+        (`held.py`).
+        """
+        try:
+            recorder = self.recorder
+            if recorder is None or ((self.routes[logger] or self.emitting or exporting) and not self.captures(logger)):
+                return
+            span = trace_api.get_current_span().get_span_context()
+            trace_id = span.trace_id
+            if args or type(msg) is not str or len(msg) > MAX_HELD:
+                msg, args = frozen(msg), frozen_args(args)
+            entry = (
+                self._sender,
+                timestamp_ns,
+                span,
+                logger,
+                levelno,
+                msg,
+                args,
+                extra and frozen_pairs(extra),
+                pathname,
+                lineno,
+                function,
+            )
+            if recorder.whole_traces and not recorder.held_by_tail and span.trace_flags & 1:
+                self._send_held(entry, self._of_trace)
+            else:
+                recorder.hold(trace_id or -threading.get_ident(), entry)
+        except RecursionError:
+            pass  # the application has no stack left, and will say so itself
+        except Exception as failure:  # noqa: BLE001 - our bug must not become the host's
+            errors.warn(errors.CAPTURE_FAILED, f"{type(failure).__name__}: {failure}", exc_info=failure)
+
+    def hold_call(
+        self,
+        logger: str,
+        levelno: int,
+        msg: object,
+        args: Any,
+        extra: Mapping[str, object] | None,
+        code: CodeType,
+        instruction: int,
+    ) -> None:
+        """As `hold`, for a logging call that has not made a record and whose logger is captured: with fewer questions.
+
+        Args:
+            logger: The logger's name.
+            levelno: The level in Python's `logging`.
+            msg: The message or format string.
+            args: The arguments; empty for none.
+            extra: Further attributes.
+            code: The code of the calling frame.
+            instruction: The `f_lasti` of the calling frame; its line is looked up when it is read.
+        """
+        recorder = self.recorder
+        if recorder is None:
+            return
+        try:
+            span = get_current_span().get_span_context()
+            if args:
+                args = frozen_args(args)
+            if extra:
+                extra = frozen_pairs(extra)
+            if type(msg) is not str or len(msg) > MAX_HELD:
+                msg = frozen(msg)
+            entry = (self._sender, time_ns(), span, logger, levelno, msg, args, extra, code, instruction, None)
+            if recorder.whole_traces and not recorder.held_by_tail and span.trace_flags & 1:
+                self._send_held(entry, self._of_trace)
+            else:
+                key = span.trace_id or -get_ident()
+                ring = recorder.rings.get(key)
+                if ring is None:
+                    ring = recorder.begin(key)
+                ring.append(entry)
+        except RecursionError:
+            pass  # the application has no stack left, and will say so itself
+        except Exception as failure:  # noqa: BLE001 - our bug must not become the host's
+            errors.warn(errors.CAPTURE_FAILED, f"{type(failure).__name__}: {failure}", exc_info=failure)
+
+    def _send_held(self, entry: tuple[Any, ...], attributes: Mapping[str, AnyValue]) -> None:
+        _, timestamp_ns, span, logger, levelno, msg, args, extra, pathname, lineno, function = entry
+        found: dict[str, AnyValue] = attributes_of(extra) if extra else {}
+        if type(pathname) is CodeType:
+            code, instruction = pathname, lineno
+            lineno = next(islice(code.co_positions(), instruction // 2, None), (0,))[0] or code.co_firstlineno
+            pathname, function = code.co_filename, code.co_name
+        if self._code and pathname:
+            found[FILE] = clean(pathname)
+            found[LINE] = lineno
+            if function:
+                found[FUNCTION] = clean(str(function))
+        found.update(attributes)
+        name = logging.getLevelName(levelno)
+        record = LogRecord(
+            timestamp=timestamp_ns,
+            observed_timestamp=time.time_ns(),
+            context=trace_api.set_span_in_context(NonRecordingSpan(span), Context()),
+            severity_number=_NUMBERS[severity_number(levelno)],
+            severity_text=_SEVERITY_TEXT.get(name) or clean(str(name)),
+            body=message_of(msg, args),
+            attributes=found,
+        )
+        self._send(logger, record, found)
+
+    def _send(self, logger: str, record: LogRecord, found: dict[str, AnyValue]) -> None:
+        target = self._loggers.get(logger)
+        if target is None:
+            target = self._loggers[logger] = self.provider.get_logger(clean(str(logger or "")))
+        if self._bounded and isinstance(target, SdkLogger):
+            if len(found) > self._max_attributes:
+                record.attributes = self._within_limits(found)
+            record = _Clean(record, target.resource, target.instrumentation_scope, self._limits)  # type: ignore[assignment]
+        thread = threading.get_ident()
+        self.emitting.add(thread)
+        try:
+            target.emit(record)
+        finally:
+            self.emitting.discard(thread)
 
     def _within_limits(self, attributes: dict[str, AnyValue]) -> BoundedAttributes:
         """The attributes as the limits allow them, without the lines that the SDK prints for each that is cut.

@@ -12,7 +12,14 @@ ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | N
 
 
 class Port(Protocol):
-    """The part of `otel.LogCapture` that adapters use."""
+    """The part of `otel.LogCapture` that adapters use.
+
+    Attributes:
+        recorder: Not None where records that are not kept are to be held.
+    """
+
+    @property
+    def recorder(self) -> object | None: ...
 
     def decide(
         self,
@@ -25,6 +32,20 @@ class Port(Protocol):
         lineno: int,
         function: str | None,
     ) -> Verdict: ...
+
+    def hold(
+        self,
+        logger: str,
+        levelno: int,
+        msg: object,
+        args: Any,
+        extra: Mapping[Any, object] | None = None,
+        *,
+        timestamp_ns: int,
+        pathname: str | None = None,
+        lineno: int = 0,
+        function: str | None = None,
+    ) -> None: ...
 
     def emit(
         self,

@@ -95,6 +95,18 @@ def _capture(port: Port, logger: Any, method: str, event: Mapping[str, Any]) -> 
     if to_logging and chain.f_back is not None:
         once.capture(chain.f_back.f_code, chain=chain.f_code, logger=logger)
     if verdict is None:
+        if port.recorder is not None:
+            port.hold(
+                name,
+                levelno,
+                message,
+                args,
+                _attributes(event, name, levelno, None),
+                timestamp_ns=time.time_ns(),
+                pathname=pathname,
+                lineno=lineno,
+                function=function,
+            )
         return
     exc_info = _exc_info(method, event)
     port.emit(

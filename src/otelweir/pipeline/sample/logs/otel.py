@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -15,10 +16,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otelweir import errors
+from otelweir.pipeline.sample.logs.flight import OF_TRACE, Entry, FlightRecorder
 from otelweir.pipeline.sample.logs.sampler import LogSampler, Rollup
 from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
 from otelweir.pipeline.sample.logs.stream import PATTERN_ID, REASON, TEMPLATE, WEIGHT
-from otelweir.signals import AnyValue
+from otelweir.signals import ERROR, AnyValue
 from otelweir.variables import read
 
 SCOPE: Final = "otelweir"
@@ -71,10 +73,14 @@ class PatternSamplingProcessor(LogRecordProcessor):
         next_: What gets the kept records.
         sampler: Decides; whoever made it sends its roll-ups. None makes one from the `WEIR_LOG_*` variables, whose
             roll-ups go to `next_`: with the first record after each interval, and at shutdown.
+        recorder: Where records wait that are not kept; None lets them go.
     """
 
-    def __init__(self, next_: LogRecordProcessor, sampler: LogSampler | None = None) -> None:
+    def __init__(
+        self, next_: LogRecordProcessor, sampler: LogSampler | None = None, recorder: FlightRecorder | None = None
+    ) -> None:
         self._next = next_
+        self._recorder = recorder
         self._resource: Resource | None = None
         self._rollups_due_at = math.inf
         self._interval_s = math.inf
@@ -102,12 +108,17 @@ class PatternSamplingProcessor(LogRecordProcessor):
                     record.event_name or None,
                 )
                 if verdict is None:
+                    if self._recorder is not None:
+                        self._hold(self._recorder, log_record)
                     return
                 if attributes is None:
                     record.attributes = dict(verdict)
                 else:
                     for name, value in verdict.items():
                         attributes[name] = value  # type: ignore[index]
+            severity = record.severity_number
+            if self._recorder is not None and severity is not None and severity.value >= ERROR:
+                self._recorder.release(record.trace_id or -threading.get_ident())
         except Exception as error:  # noqa: BLE001 - our bug must not become the host's
             errors.warn(errors.SAMPLE_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
         self._next.on_emit(log_record)
@@ -122,6 +133,20 @@ class PatternSamplingProcessor(LogRecordProcessor):
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         return self._next.force_flush(timeout_millis)
+
+    def _hold(self, recorder: FlightRecorder, log_record: ReadWriteLogRecord) -> None:
+        record = log_record.log_record
+        if recorder.whole_traces and not recorder.held_by_tail and record.trace_flags and record.trace_flags.sampled:
+            self._send_held((None, 0, log_record), OF_TRACE)
+            return
+        at = record.timestamp or record.observed_timestamp or time.time_ns()
+        recorder.hold(record.trace_id or -threading.get_ident(), (self._send_held, at, log_record))
+
+    def _send_held(self, entry: Entry, attributes: Mapping[str, AnyValue]) -> None:
+        log_record: ReadWriteLogRecord = entry[2]
+        record = log_record.log_record
+        record.attributes = {**(record.attributes or {}), **attributes}
+        self._next.on_emit(log_record)
 
     def _send_rollups(self) -> None:
         self._rollups_due_at = time.monotonic() + self._interval_s

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from otelweir.variables import Secret, file, number, one_of, rates, seconds, secret, setting, text, url, whole
 
 Mode = Literal["on", "dry-run", "off"]
+Recorder = Literal["off", "errors", "traces"]
 
 DEFAULT_RATES: Final[Mapping[str, float]] = {"debug": 0.05, "info": 0.2, "warn": 0.5, "trace": 0.05, "unspecified": 1.0}
 _ALWAYS: Final = "errors are always kept"
@@ -45,6 +46,19 @@ class LogSamplingSettings:
 
     log_spike_factor: float = setting("WEIR_LOG_SPIKE_FACTOR", 10.0, number(least=1))
     """A pattern that comes this many times as often as in its own past is a spike: more of it is kept for a while."""
+
+    flight_recorder: Recorder = setting("WEIR_FLIGHT_RECORDER", "off", one_of("off", "errors", "traces"))
+    """Whether records that are not kept wait a while and go out as context, with weight 0: `errors` when their trace
+    (outside traces, their thread) logs an error or ends with one; `traces` also when their trace is kept at all."""
+
+    flight_recorder_records: int = setting("WEIR_FLIGHT_RECORDER_RECORDS", 20, whole(1, 10_000))
+    """How many of the last records wait, for each trace or thread."""
+
+    flight_recorder_traces: int = setting("WEIR_FLIGHT_RECORDER_TRACES", 256, whole(1, 100_000))
+    """For how many traces and threads at once. Bounds the memory."""
+
+    flight_recorder_per_second: float = setting("WEIR_FLIGHT_RECORDER_PER_SECOND", 100.0, number(above=0))
+    """Records a second that may go out as context, in the long run: many errors shall not become a flood."""
 
     policy_file: str | None = setting(
         "WEIR_POLICY_FILE", None, file("the path of a YAML or JSON file", for_urls="WEIR_POLICY_URL")

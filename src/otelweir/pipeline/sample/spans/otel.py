@@ -6,11 +6,12 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, Sampler, SamplingResult
@@ -169,6 +170,8 @@ def _described(rules: TraceRules) -> str:
 EVALUATION: Final = "gen_ai.evaluation.result"
 """The event that carries a score."""
 
+DECISIONS_METRIC: Final = "weir.trace.decisions"
+
 WEIGHT: Final = "weir.sample.weight"
 REASON: Final = "weir.sample.reason"
 
@@ -191,7 +194,7 @@ class TailSamplingProcessor(SpanProcessor):
     Args:
         next_: What gets the kept spans. It is told of the beginning of every span.
         settings: What to keep and how much to hold; None reads the `WEIR_TRACE_TAIL_*` variables.
-        decided: Told of each trace that is decided: its id and what becomes of it.
+        decided: Told of each trace that is decided: its id, whether it is kept, and why.
         clock: Monotonic time in seconds.
     """
 
@@ -200,7 +203,7 @@ class TailSamplingProcessor(SpanProcessor):
         next_: SpanProcessor,
         settings: TraceSamplingSettings | None = None,
         *,
-        decided: Callable[[int, Ruling], None] | None = None,
+        decided: Callable[[int, bool, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         given = settings or read(TraceSamplingSettings, os.environ)[0]
@@ -268,7 +271,7 @@ class TailSamplingProcessor(SpanProcessor):
                 for span in each.spans:
                     self._next.on_end(_sampled(span, each.ruling))
             if self._decided is not None and not each.late:
-                self._decided(each.trace_id, each.ruling)
+                self._decided(each.trace_id, each.ruling.kept, each.ruling.reason)
 
     def _facts(self, span: ReadableSpan) -> Facts:
         attributes = _plain(span.attributes)
@@ -289,6 +292,47 @@ class TailSamplingProcessor(SpanProcessor):
             score=score,
             size=size,
         )
+
+
+class Recorder(Protocol):
+    """What waits for a trace to go wrong; `otelweir.pipeline.sample.logs.flight` has it."""
+
+    def decided(self, trace_id: int, kept: bool, reason: str) -> None: ...
+
+
+class FlightSpanProcessor(SpanProcessor):
+    """Tells a flight recorder of spans that failed, and of traces that have ended; for set-ups without a tail.
+
+    Args:
+        recorder: Whom to tell.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def on_end(self, span: ReadableSpan) -> None:
+        context = span.get_span_context()
+        if context is None:
+            return
+        if span.status.status_code is StatusCode.ERROR:
+            self._recorder.decided(context.trace_id, True, "error")
+        elif _is_local_root(span):
+            self._recorder.decided(context.trace_id, False, "rate")
+
+
+def count_traces(tail: TailSamplingProcessor, provider: MeterProvider) -> None:
+    """Report the tail's decisions as a metric, read when metrics are collected."""
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        for reason, count in tail.counts().items():
+            yield Observation(count, {REASON: reason})
+
+    provider.get_meter("otelweir").create_observable_counter(
+        DECISIONS_METRIC,
+        callbacks=[observe],
+        unit="{trace}",
+        description="Traces by what the tail decided: kept, by reason, or dropped; early and late ones once more.",
+    )
 
 
 class EvaluationProcessor(LogRecordProcessor):

@@ -45,7 +45,7 @@ class TraceSamplingSettings:
     """Traces whose spans cost more than this together are kept."""
 
     trace_tail_cost_attribute: str = setting(
-        "WEIR_TRACE_TAIL_COST_ATTRIBUTE", "gen_ai.usage.cost", text("the name of an attribute")
+        "WEIR_TRACE_TAIL_COST_ATTRIBUTE", "weir.cost.amount", text("the name of an attribute")
     )
     """The attribute of a span that says what it cost, a number."""
 
