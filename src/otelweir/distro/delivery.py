@@ -330,6 +330,8 @@ class Delivery:
         if self.folder is not None and self.spool.home is not None:
             with contextlib.suppress(OSError):
                 begun = self.folder / f".{name}-{os.getpid()}"
+                begun.unlink(missing_ok=True)
+                begun.touch(0o600, exist_ok=False)
                 begun.write_text(text, encoding="utf-8")
                 begun.replace(self.folder / name)
 
@@ -385,6 +387,8 @@ _deliveries: Final[weakref.WeakSet[Delivery]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    global _shared_lock
+    _shared_lock = threading.RLock()
     for delivery in list(_deliveries):
         delivery.after_fork()
 
@@ -415,16 +419,16 @@ def max_records(lane: Lane, environ: Mapping[str, str]) -> int:
 
 def service_folder(settings: Settings, service_name: str, environ: Mapping[str, str]) -> Path | None:
     """The folder of a service's spool: `WEIR_SPOOL_DIR`, else the usual place; None where the user has no home."""
-    if settings.spool_dir is not None:
-        return Path(settings.spool_dir).expanduser().absolute()
     try:
+        if settings.spool_dir is not None:
+            return Path(settings.spool_dir).expanduser().absolute()
         return default_folder(service_name, environ)
     except RuntimeError:
         return None
 
 
 _shared: Final[dict[Path | None, Delivery]] = {}
-_shared_lock: Final = threading.RLock()
+_shared_lock = threading.RLock()
 
 
 def shared(
