@@ -147,9 +147,7 @@ class TestInput:
 
     def test_and_output_can_be_left_out_or_made_otherwise(self, spans: Spans) -> None:
         otelweir.track(name="none", capture_input=False, capture_output=False)(len)("abc")
-        otelweir.track(name="other", capture_input=list, capture_output=lambda n: {"n": n})(len)(
-            "a"
-        )
+        otelweir.track(name="other", capture_input=list, capture_output=lambda n: {"n": n})(len)("a")
         none, other = spans()
         assert not any(name.startswith(("input", "output")) for name in none.attributes or {})
         assert given(other) == ["obj"]

@@ -167,10 +167,10 @@ def _is_plain(value: object, depth: int) -> bool:
         if not depth or len(value) > 20:  # type: ignore[arg-type]
             return False
         return all(_is_plain(item, depth - 1) for item in value)  # type: ignore[attr-defined]
-    return kind in _SCALARS
+    return kind in _SCALARS or (kind is int and -(2**63) <= value < 2**63)  # type: ignore[operator]
 
 
-_SCALARS: Final = frozenset({int, bool, float, type(None)})
+_SCALARS: Final = frozenset({bool, float, type(None)})
 
 
 class JsonConversion(Conversion):
@@ -435,7 +435,7 @@ def _not_shown(kind: type) -> frozenset[str]:
 
 def _name_of(kind: type) -> str:
     # Not by the attribute: a metaclass may have its own.
-    return str(type.__dict__["__qualname__"].__get__(kind))
+    return str(type.__dict__["__qualname__"].__get__(kind)).rpartition("<locals>.")[2]
 
 
 def _open_file(file: Any) -> Attachment:
