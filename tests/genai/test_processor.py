@@ -105,6 +105,12 @@ class TestWhatIsSent:
         assert sent["session.id"] == "c1"
         assert sent["gen_ai.usage.cache_creation.input_tokens"] == 5
 
+    def test_belongs_to_the_session_that_the_application_names(self, sdk: Sdk) -> None:
+        call(sdk, **{"gen_ai.conversation.id": "thread", "session.id": "mine"})
+        sent = sdk.call()
+        assert (sent["session.id"], sent["gen_ai.conversation.id"]) == ("mine", "mine")
+        assert sent["weir.genai.conversation.id"] == "thread"
+
     def test_has_messages_in_form_and_within_the_limit(self, make_sdk: MakeSdk) -> None:
         sdk = make_sdk(genai_content_max_bytes=1000)
         said = json.dumps([{"role": "assistant", "content": "x" * 5000}])

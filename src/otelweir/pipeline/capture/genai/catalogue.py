@@ -1,6 +1,6 @@
 """The prices of genai-prices: the snapshot that is installed, without a network, loaded when first needed.
 
-Loading it takes most of a second and tens of megabytes, so it happens on a thread of its own, begun with the first call
+Loading it takes half a second and tens of megabytes, so it happens on a thread of its own, begun with the first call
 to a model; a call takes longer than that, as a rule.
 """
 

@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
 from opentelemetry.attributes import BoundedAttributes
@@ -19,10 +19,8 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import SpanKind
 
 from otelweir import errors
-from otelweir.pipeline.capture.genai.catalogue import Catalogue
 from otelweir.pipeline.capture.genai.content import BOUNDED, tidy
 from otelweir.pipeline.capture.genai.ledger import Budget, Ledger, Live, Seen, Totals
-from otelweir.pipeline.capture.genai.prices import PriceList, load
 from otelweir.pipeline.capture.genai.settings import GenAISettings
 from otelweir.pipeline.capture.genai.usage import (
     CACHE_CREATION,
@@ -38,6 +36,11 @@ from otelweir.pipeline.capture.genai.usage import (
     usage_of,
 )
 from otelweir.variables import read
+
+if TYPE_CHECKING:
+    from otelweir.pipeline.capture.genai.catalogue import Catalogue
+    from otelweir.pipeline.capture.genai.cost import Cost
+    from otelweir.pipeline.capture.genai.prices import PriceList
 
 SCOPE: Final = "otelweir"
 METRIC: Final = "weir.genai.cost"
@@ -56,6 +59,9 @@ TRACE_INCOMPLETE: Final = "weir.trace.cost.incomplete"
 TRACE_CALLS: Final = "weir.trace.llm.calls"
 TRACE_INPUT: Final = "weir.trace.usage.input_tokens"
 TRACE_OUTPUT: Final = "weir.trace.usage.output_tokens"
+
+PROVIDERS_CONVERSATION: Final = "weir.genai.conversation.id"
+"""The conversation as the provider or the framework calls it, where the application calls it otherwise."""
 
 _SESSION: Final = "session.id"
 _CONVERSATION: Final = "gen_ai.conversation.id"
@@ -87,8 +93,8 @@ class GenAISpanProcessor(SpanProcessor):
         settings = settings or read(GenAISettings, os.environ)[0]
         self._next = next_
         self._own = _own(settings.prices_file)
-        self._currency = self._own.currency if self._own.entries else "USD"
-        self._catalogue = Catalogue() if self._currency == "USD" else None
+        self._currency = self._own.currency if self._own is not None else "USD"
+        self._catalogue: Catalogue | None = None
         self._ledger = Ledger()
         self._limit = settings.genai_content_max_bytes
         self._mlflow = settings.genai_mlflow_cost
@@ -141,8 +147,17 @@ class GenAISpanProcessor(SpanProcessor):
         attributes = span.attributes or {}
         if attributes.get(OPERATION) in CALLS:
             live.model = str(attributes.get(REQUEST_MODEL) or "")
-            if self._catalogue is not None:
-                self._catalogue.begin()
+            self._load()
+
+    def _load(self) -> Catalogue | None:
+        """The catalogue, which begins to load now if it has not; None where it does not apply."""
+        if self._catalogue is None and self._currency == "USD":
+            # Only here: a service that calls no model need not wait for what this brings.
+            from otelweir.pipeline.capture.genai.catalogue import Catalogue
+
+            self._catalogue = Catalogue()
+            self._catalogue.begin()
+        return self._catalogue
 
     def _ended(self, span: ReadableSpan) -> ReadableSpan:
         context, parent = span.context, span.parent
@@ -191,18 +206,20 @@ class GenAISpanProcessor(SpanProcessor):
         provider = str(attributes.get(PROVIDER) or attributes.get("gen_ai.system") or "")
         asked, answered = str(attributes.get(REQUEST_MODEL) or ""), str(attributes.get(RESPONSE_MODEL) or "")
         at = datetime.fromtimestamp((span.start_time or time.time_ns()) / 1e9, UTC)
-        cost = None
+        cost: Cost | None = None
+        catalogue = self._load()
         for model in dict.fromkeys(filter(None, (answered, asked))):
-            cost = self._own.cost(provider, model, usage)
-            if cost is None and self._catalogue is not None:
-                cost = self._catalogue.cost(provider, model, usage, tier_of(attributes), at)
+            if self._own is not None:
+                cost = self._own.cost(provider, model, usage)
+            if cost is None and catalogue is not None:
+                cost = catalogue.cost(provider, model, usage, tier_of(attributes), at)
             if cost is not None:
                 break
         amount = None if cost is None else round(float(cost.amount), _DIGITS)
         self._ledger.add(live, usage, amount)
         if cost is None or amount is None:
             attributes[UNKNOWN_MODEL] = True
-            if self._catalogue is None or self._catalogue.usable:
+            if catalogue is None or catalogue.usable:
                 errors.warn(errors.UNKNOWN_MODEL, f"{provider or 'a provider without a name'}, {answered or asked}")
             return
         into, out = round(float(cost.input), _DIGITS), round(float(cost.output), _DIGITS)
@@ -287,16 +304,22 @@ def _mend(attributes: dict[str, Any]) -> None:
             attributes[other] = attributes[one]
         elif other in attributes and one not in attributes:
             attributes[one] = attributes[other]
+    if attributes.get(_SESSION) != attributes.get(_CONVERSATION):
+        # Backends take the one for the other; what the application says of the session holds for all its spans.
+        attributes[PROVIDERS_CONVERSATION] = attributes[_CONVERSATION]
+        attributes[_CONVERSATION] = attributes[_SESSION]
 
 
-def _own(path: str | None) -> PriceList:
+def _own(path: str | None) -> PriceList | None:
     if not path:
-        return PriceList()
+        return None
+    from otelweir.pipeline.capture.genai.prices import load
+
     try:
         return load(path)
     except errors.WeirError as error:
         errors.warn(error.problem, error.detail)
-    return PriceList()
+    return None
 
 
 def _failed(error: Exception) -> None:
