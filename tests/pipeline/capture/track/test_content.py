@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 import numpy
-import pandas
+import pandas  # type: ignore[import-untyped]
 import pydantic
 import pytest
 from hypothesis import given
@@ -81,7 +81,10 @@ BYTES = b"\x89PNG\r\n\x1a\n...."
         ("text", "text"),
         (None, None),
         ({"a": [1, 2.5, True, (1,)]}, {"a": [1, 2.5, True, [1]]}),
-        (Model(a=1, key=pydantic.SecretStr("s"), more=[1]), {"a": 1, "key": "<SecretStr>", "inner": None, "more": [1]}),
+        (
+            Model.model_validate({"a": 1, "key": "s", "more": [1]}),
+            {"a": 1, "key": "<SecretStr>", "inner": None, "more": [1]},
+        ),
         (Data(1), {"x": 1, "password": "***"}),
         (Slots(1), {"x": 1}),
         (Attrs(1), {"x": 1}),
@@ -127,7 +130,7 @@ class TestHostileValues:
                 raise AssertionError("was asked")
 
             __repr__ = __str__ = __getattr__ = __getattribute__ = __iter__ = __len__ = __eq__ = __hash__ = _never
-            __class__ = property(_never)  # type: ignore[assignment]
+            __class__ = property(_never)
             __bool__ = __dir__ = __format__ = __index__ = __reduce__ = _never
             value = property(_never)
 
@@ -138,10 +141,10 @@ class TestHostileValues:
             __str__ = __repr__ = __index__ = __int__ = Proxy._never
 
         class Numbers(list[int]):
-            __iter__ = __len__ = __getitem__ = Proxy._never  # type: ignore[assignment]
+            __iter__ = __len__ = __getitem__ = Proxy._never
 
         class Pairs(dict[str, int]):
-            __iter__ = __len__ = items = keys = Proxy._never  # type: ignore[assignment]
+            __iter__ = __len__ = items = keys = Proxy._never
 
         assert shown([Proxy(), {"a": Proxy()}]) == ["<Proxy>", {"a": "<Proxy>"}]
         assert shown([Text("t"), Number(3), Numbers([1]), Pairs(a=1)]) == ["t", 3, [1], {"a": 1}]

@@ -8,7 +8,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,7 @@ class TestASpan:
     def test_blocks_that_end_in_another_order_leave_nothing_behind(self, spans: Spans) -> None:
         """Two generators that are not tracked, each with a block across its yields."""
 
-        def work(name: str) -> Iterator[None]:
+        def work(name: str) -> Generator[None, None, None]:
             with otelweir.span(name), otelweir.context(tags=[name]):
                 yield
 
@@ -146,8 +146,8 @@ class TestATrace:
 
     def test_shows_input_and_output_of_what_was_tracked_below_it(self, spans: Spans, tracer: trace_api.Tracer) -> None:
         """Also where somebody else began it: backends list those of the root."""
-        inner = otelweir.track(name="inner")(lambda text: text.upper())
-        outer = otelweir.track(name="outer")(lambda question: inner("x") + question)
+        inner: Any = otelweir.track(name="inner")(lambda text: text.upper())
+        outer: Any = otelweir.track(name="outer")(lambda question: inner("x") + question)
         with tracer.start_as_current_span("GET /"), tracer.start_as_current_span("handler"):
             outer("first?")
             outer("second?")
@@ -180,7 +180,7 @@ class TestATrace:
         above = NonRecordingSpan(SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(0)))
         token = attach(trace_api.set_span_in_context(above))
         try:
-            tracked = otelweir.track(capture_input=pytest.fail)(lambda _: otelweir.current_trace_id())
+            tracked: Any = otelweir.track(capture_input=lambda _: 1 / 0)(lambda _: otelweir.current_trace_id())
             assert tracked(Untouchable()) == format(1, "032x")
             with otelweir.span("below") as below:
                 below.set_input(Untouchable()).score("s", 1)
@@ -250,7 +250,7 @@ class TestTheContext:
         assert found == [{"a": 1, **expected}, expected]
 
     async def test_reaches_tasks_and_threads(self, spans: Spans) -> None:
-        work = otelweir.track(name="work")(lambda number: number)
+        work: Any = otelweir.track(name="work")(lambda number: number)
 
         async def task() -> None:
             await asyncio.sleep(0)

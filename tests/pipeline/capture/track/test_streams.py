@@ -209,7 +209,7 @@ class TestAGenerator:
         assert attributes["weir.truncated"] == ("output.value",)
 
     def test_of_a_plain_function_that_gives_one_is_a_stream(self, spans: Spans) -> None:
-        tracked = otelweir.track(lambda: (number for number in range(3)))
+        tracked: Any = otelweir.track(lambda: (number for number in range(3)))
         stream = tracked()
         assert spans() == []
         assert list(stream) == [0, 1, 2]
@@ -423,7 +423,8 @@ class TestACoroutine:
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            work()
+            abandoned: Any = work()
+            del abandoned
             gc.collect()
         assert [str(warning.message) for warning in caught] == [
             f"coroutine '{work.__qualname__}' was never awaited",
@@ -435,7 +436,7 @@ class TestACoroutine:
             await asyncio.sleep(0)
             return otelweir.current_span().span_id
 
-        tracked = otelweir.track(name="plain")(lambda end: work() if end else None)
+        tracked: Any = otelweir.track(name="plain")(lambda end: work() if end else None)
         mine = await tracked(True)
         assert format(spans.one("plain").context.span_id, "016x") == mine
 
@@ -445,4 +446,4 @@ class TestACoroutine:
             pass
 
         with pytest.raises(TypeError, match="unexpected keyword argument 'two'"):
-            work(two=2)  # type: ignore[call-arg]
+            work(two=2)  # type: ignore[call-arg, unused-coroutine]
