@@ -270,6 +270,41 @@ class TestPackages:
         assert (note.level, note.what) == ("note", "flask is installed but not instrumented")
         assert note.remedy.startswith("Run: pip install 'opentelemetry-instrumentation-flask")
 
+    def test_a_models_client_without_its_instrumentation_is_noted_with_the_extra(self) -> None:
+        (note,) = seen(
+            installed=with_packages(
+                openai="3.1", openai_agents="1", opentelemetry_instrumentation_genai_openai_agents="1"
+            )
+        ).findings
+        assert note == Finding(
+            "note", "openai is installed but not instrumented", "Run: pip install 'otelweir[openai]'", None
+        )
+        for package in ("opentelemetry_instrumentation_genai_openai", "openinference_instrumentation_openai"):
+            assert findings(seen(installed=with_packages(openai="3.1", **{package: "1"}))) == []
+
+    def test_of_several_instrumentations_for_a_library_one_is_active(self) -> None:
+        packages = ("openinference-instrumentation-openai", "opentelemetry-instrumentation-genai-openai")
+        installed = Installed(
+            {**PLAIN.versions, "openai": "3.1", **dict.fromkeys(packages, "1")},
+            {**GROUPS, "opentelemetry_instrumentor": [Entry("openai", package) for package in packages]},
+        )
+        report = seen(installed=installed)
+        assert [(i.package, i.state) for i in report.instrumentations] == [
+            (packages[0], f"off: {packages[1]} is used"),
+            (packages[1], "active"),
+        ]
+        assert report.findings == [
+            Finding(
+                "problem",
+                f"openai could be instrumented by {packages[0]} and by {packages[1]}; {packages[1]} is used",
+                f"Run: pip uninstall {packages[0]}, or choose with WEIR_GENAI_VENDOR.",
+                "WEIR-GENAI-004",
+            )
+        ]
+        chosen = seen({"WEIR_GENAI_VENDOR": "openinference"}, installed)
+        assert [i.state for i in chosen.instrumentations] == ["active", f"off: {packages[0]} is used"]
+        assert chosen.findings == []
+
     def test_a_disabled_instrumentation_that_is_not_there_is_noted(self) -> None:
         assert findings(seen({"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "flaskk, *"})) == [("note", None)]
 

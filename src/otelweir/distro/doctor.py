@@ -22,7 +22,7 @@ from otelweir.distro import endpoint, otel_variables, spool_health
 from otelweir.distro.defaults import OTEL_DEFAULTS
 from otelweir.distro.installed import Entry, Installed, normalized
 from otelweir.distro.otel_variables import masked
-from otelweir.distro.vendors import preferred
+from otelweir.distro.vendors import GENAI, instruments, preferred
 from otelweir.errors import Problem
 from otelweir.pipeline.capture.genai.settings import GenAISettings
 from otelweir.variables import read, scrubbed, shown, without_credentials
@@ -385,7 +385,7 @@ def _instrumentations(report: Report, environ: Mapping[str, str], installed: Ins
         )
     report.missing_instrumentations = list(_missing(installed))
     for missing in report.missing_instrumentations:
-        if missing.library in ("django", "fastapi", "flask"):
+        if missing.library in ("django", "fastapi", "flask", *GENAI):
             report.note(f"{missing.library} is installed but not instrumented", f"Run: {missing.remedy}")
 
 
@@ -400,6 +400,8 @@ def _arbitrated(
     vendor = read(GenAISettings, environ)[0].genai_vendor
     chosen = {name: preferred(packages, vendor) for name, packages in usable.items() if len(packages) > 1}
     for name, package in chosen.items():
+        if environ.get("WEIR_GENAI_VENDOR"):
+            break
         others = [other for other in usable[name] if other != package]
         report.problem(
             errors.TWO_INSTRUMENTATIONS,
@@ -440,7 +442,10 @@ def _missing(installed: Installed) -> Iterator[Missing]:
         from opentelemetry.instrumentation.bootstrap_gen import libraries
     except ImportError:
         return
-    seen: set[str] = set()
+    for name, remedy in GENAI.items():
+        if (version := installed.versions.get(name)) and not instruments(name, installed.versions):
+            yield Missing(name, version, f"pip install '{remedy}'")
+    seen = set(GENAI)
     for known in libraries:
         try:
             library = Requirement(known["library"])

@@ -45,10 +45,11 @@ class WeirDistro(BaseDistro):  # type: ignore[misc]
         Where several packages instrument the same library, one does.
         """
         if (other := _rival(entry_point)) is not None:
-            errors.warn(
-                errors.TWO_INSTRUMENTATIONS,
-                f"{entry_point.name} is instrumented by {other.module}, and not by {entry_point.module}",
-            )
+            if not os.environ.get("WEIR_GENAI_VENDOR"):
+                errors.warn(
+                    errors.TWO_INSTRUMENTATIONS,
+                    f"{entry_point.name} is instrumented by {other.module}, and not by {entry_point.module}",
+                )
             return
         if entry_point.name == "django" and not os.environ.get("DJANGO_SETTINGS_MODULE"):
             _after_django_setup(lambda: super(WeirDistro, self).load_instrumentor(entry_point, **kwargs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 Family = Literal["opentelemetry", "openllmetry", "openinference", "other"]
@@ -47,6 +47,39 @@ OPENLLMETRY: Final = frozenset(
     )
 )
 """The packages of OpenLLMetry, which are called as if they were OpenTelemetry's."""
+
+GENAI: Final[Mapping[str, str]] = {
+    "agno": f"{_PREFIX}genai-agno",
+    "anthropic": "otelweir[anthropic]",
+    "dspy": f"{_PREFIX}genai-dspy",
+    "google-genai": f"{_PREFIX}google-genai",
+    "langchain-core": "otelweir[langchain]",
+    "llama-index-core": f"{_PREFIX}genai-llama-index",
+    "openai": "otelweir[openai]",
+    "openai-agents": f"{_PREFIX}genai-openai-agents",
+    "portkey-ai": f"{_PREFIX}genai-portkey",
+    "qwen-agent": f"{_PREFIX}genai-qwen-agent",
+    "smolagents": f"{_PREFIX}genai-smolagents",
+}
+"""By the package of a client or framework, what to install so that OpenTelemetry's own instrumentation is there.
+
+The launcher finds whatever is installed, in this table or not.
+"""
+
+
+def instruments(library: str, packages: Iterable[str]) -> bool:
+    """Whether one of the packages is an instrumentation for a client or framework of `GENAI`."""
+    name = {"langchain-core": "langchain", "llama-index-core": "llama-index", "portkey-ai": "portkey"}.get(
+        library, library
+    )
+    known = {
+        f"{_PREFIX}genai-{name}",
+        f"{_PREFIX}{name}-v2",
+        f"{_PREFIX}{name}",
+        f"{_PREFIX}{name.replace('-', '')}",
+        f"openinference-instrumentation-{name}",
+    }
+    return not known.isdisjoint(packages)
 
 
 def family(package: str) -> Family:
