@@ -242,7 +242,7 @@ class TestMethods:
             functions: Any = importlib.import_module("functions")
         finally:
             sys.path.remove(str(HERE))
-        assert inspect.isclass(functions.Shop)
+        assert inspect.isclass(vars(functions)["Shop"])
         shop = functions.Shop.named("north")
         assert vars(shop) == {"name": "north"}
         shop.sell("tea")
