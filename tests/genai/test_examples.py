@@ -67,3 +67,20 @@ def test_a_langchain_agent_with_a_tool() -> None:
     assert agent.attributes["weir.trace.cost.amount"] == pytest.approx(
         first.attributes["weir.cost.amount"] + second.attributes["weir.cost.amount"]
     )
+
+
+def test_answering_from_documents() -> None:
+    said, (chain, retriever, embedding, call), _ = run("rag", LAUNCHER)
+    assert said == "It holds back the flood.\n"
+    assert [span.parent_span_id for span in (retriever, embedding, call)] == [
+        chain.span_id,
+        retriever.span_id,
+        chain.span_id,
+    ]
+    assert "A weir is a low barrier" in call.attributes["gen_ai.input.messages"]
+    assert chain.attributes["weir.trace.cost.amount"] == pytest.approx(
+        embedding.attributes["weir.cost.amount"] + call.attributes["weir.cost.amount"]
+    )
+    for span in (chain, retriever, embedding, call):
+        assert (span.attributes["session.id"], span.attributes["user.id"]) == ("visit-1", "ada")
+    assert call.attributes["gen_ai.conversation.id"] == "visit-1"
