@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import wrapt
 from opentelemetry import _logs as logs_api
@@ -40,19 +40,16 @@ from otelweir.pipeline.capture.otel import LogCapture
 from otelweir.pipeline.capture.resource import STATED, stated
 from otelweir.pipeline.capture.track import otel as track
 from otelweir.pipeline.capture.track import threads
-from otelweir.pipeline.sample.logs.flight import OF_TRACE, FlightRecorder
 from otelweir.pipeline.sample.logs.otel import PatternSamplingProcessor, Processors, count_records, send_rollups
 from otelweir.pipeline.sample.logs.rules import Rules
 from otelweir.pipeline.sample.logs.sampler import LogSampler
-from otelweir.pipeline.sample.spans.otel import (
-    EvaluationProcessor,
-    FlightSpanProcessor,
-    TailSamplingProcessor,
-    count_traces,
-)
 from otelweir.pipeline.spool.otel import SpoolLogProcessor, SpoolSpanProcessor
 from otelweir.selfmetrics.flushed import Flushed
 from otelweir.settings import Loaded, Settings
+
+if TYPE_CHECKING:
+    from otelweir.pipeline.sample.logs.flight import FlightRecorder
+    from otelweir.pipeline.sample.spans.otel import TailSamplingProcessor
 
 _NEVER_S: Final = 10 * 365 * 86400.0
 
@@ -308,10 +305,6 @@ def assemble(  # noqa: PLR0915 - the wiring reads from top to bottom
         if isinstance(logger_provider, LoggerProvider) and (log_exporters or not ours):
             sampler = _sampler(settings)
             if ours:
-                if tail is not None and settings.trace_tail_score is not None:
-                    logger_provider.add_log_record_processor(
-                        EvaluationProcessor(tail, settings.trace_tail_score_attribute)
-                    )
                 _add_processors(logger_provider, _before_all(log_exporters, sampler, settings, recorder))
             if sampler is not None and isinstance(meter_provider, MeterProvider):
                 count_records(sampler, meter_provider)
@@ -321,13 +314,12 @@ def assemble(  # noqa: PLR0915 - the wiring reads from top to bottom
                 code=_wants_code(loaded, environ),
                 bounded=ours,
                 recorder=recorder if sampler is not None else None,
-                of_trace=OF_TRACE,
+                of_trace=recorder.of_trace if recorder is not None else {},
             )
             if settings.log_capture and not _logging_is_disabled(environ):
                 _bridge(capture, logger_provider)
 
-        if tail is not None and isinstance(meter_provider, MeterProvider):
-            count_traces(tail, meter_provider)
+        _report_traces(settings, tail, in_use, ours=ours)
         if delivery is not None and isinstance(meter_provider, MeterProvider):
             delivery.report(meter_provider, sdk_names=not _upstream_reports(environ))
 
@@ -452,6 +444,10 @@ def _export_spans(
     Returns:
         The tail, where there is one.
     """
+    # Only where it is asked for: the start of the others need not wait for it.
+    if recorder is not None or settings.trace_tail:
+        from otelweir.pipeline.sample.spans.otel import FlightSpanProcessor, TailSamplingProcessor
+
     assert isinstance(provider, TracerProvider)
     if recorder is not None and not settings.trace_tail:
         provider.add_span_processor(FlightSpanProcessor(recorder))
@@ -473,10 +469,32 @@ def _export_spans(
     return tail
 
 
+def _report_traces(
+    settings: Settings, tail: TailSamplingProcessor | None, in_use: Mapping[Signal, Any], *, ours: bool
+) -> None:
+    """Count what the sampler and the tail decide, and tell the tail what is logged about its traces."""
+    logs, traces, meters = (in_use.get(signal) for signal in ("logs", "traces", "metrics"))
+    head = traces.sampler if isinstance(traces, TracerProvider) else None
+    if tail is None and "otelweir.pipeline.sample.spans.otel" not in sys.modules:
+        return
+    from otelweir.pipeline.sample.spans.otel import EvaluationProcessor, WeirSampler, count_refused, count_traces
+
+    if isinstance(meters, MeterProvider):
+        if tail is not None:
+            count_traces(tail, meters)
+        if isinstance(head, WeirSampler):
+            count_refused(head, meters)
+    if tail is not None and settings.trace_tail_score is not None and ours and isinstance(logs, LoggerProvider):
+        logs.add_log_record_processor(EvaluationProcessor(tail, settings.trace_tail_score_attribute))
+
+
 def _recorder(settings: Settings) -> FlightRecorder | None:
     """Where log records wait that are not kept; None where none shall."""
     if settings.flight_recorder == "off":
         return None
+    # Only where it is asked for, as above.
+    from otelweir.pipeline.sample.logs.flight import FlightRecorder
+
     return FlightRecorder(
         records=settings.flight_recorder_records,
         rings=settings.flight_recorder_traces,

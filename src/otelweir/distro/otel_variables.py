@@ -15,7 +15,6 @@ from urllib.parse import unquote, urlsplit
 from otelweir import errors
 from otelweir.distro.installed import Installed
 from otelweir.errors import Problem
-from otelweir.pipeline.sample.spans.argument import flaw_of
 from otelweir.variables import scrubbed, without_credentials
 
 Check: TypeAlias = Callable[[str, Installed], "str | None"]
@@ -213,6 +212,9 @@ def problems(environ: Mapping[str, str], installed: Installed) -> Iterator[Wrong
 
 def _sampler_argument(sampler: str) -> Check | None:
     if sampler == "weir":
+        # Only here: a start that asks about other variables need not wait for it.
+        from otelweir.pipeline.sample.spans.argument import flaw_of
+
         return lambda value, _: flaw_of(value)
     return _RATIO if "traceidratio" in sampler else None
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from otelweir.pipeline.capture import context, logging_bridge
+from otelweir.pipeline.sample.logs import LogSampler, Rules
+from otelweir.pipeline.sample.logs.flight import FlightRecorder
 from otelweir.signals import Verdict
 from otelweir.testing import MemoryLogs
 
@@ -151,6 +153,16 @@ class TestTheDecision:
         log.info("user {}", 7)  # noqa: PLE1205
         line = sys._getframe().f_lineno - 1
         assert sampler.asked[0][4:] == (__file__, line, "test_is_asked_with_the_call_site")
+
+
+def test_what_is_not_kept_can_be_held(memory: MemoryLogs) -> None:
+    memory.capture.sampler, memory.capture.recorder = LogSampler(Rules("on", {"info": 0.0}, 1, 1e9)), FlightRecorder()
+    add(memory)
+    for number in range(3):
+        log.bind(total=number).info("placed")
+    log.error("it failed")
+    bodies = [(record.body, record.attributes.get("total")) for record in memory.logs]
+    assert bodies == [("placed", 0), ("placed", 1), ("placed", 2), ("it failed", None)]
 
 
 class TestOtherSinks:

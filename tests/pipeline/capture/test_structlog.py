@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from otelweir.pipeline.capture import logging_bridge
+from otelweir.pipeline.sample.logs import LogSampler, Rules
+from otelweir.pipeline.sample.logs.flight import FlightRecorder
 from otelweir.signals import Verdict
 from otelweir.testing import MemoryLogs
 
@@ -185,6 +187,21 @@ class TestTheDecision:
         assert sampler.asked[0][2:4] == ("user %s of %d", ("ann", 3))
         assert memory.logs[0].body == "user ann of 3"
         assert memory.logs[0].attributes["weir.sample.weight"] == 4.0
+
+
+def test_what_is_not_kept_can_be_held() -> None:
+    """With the bound values as they were: they are what an event of structlog tells."""
+    recorder = FlightRecorder()
+    memory = MemoryLogs()
+    memory.capture.sampler, memory.capture.recorder = LogSampler(Rules("on", {"info": 0.0}, 1, 1e9)), recorder
+    log = Printed(memory).log
+    for number in range(3):
+        log.info("order placed", total=number, to=object())
+    log.error("it failed")
+    bodies = [(record.body, record.attributes.get("total")) for record in memory.logs]
+    assert bodies == [("order placed", 0), ("order placed", 1), ("order placed", 2), ("it failed", None)]
+    assert memory.logs[1].attributes["to"] == "<object>"
+    assert memory.logs[1].attributes["weir.sample.weight"] == 0
 
 
 class TestThroughLogging:

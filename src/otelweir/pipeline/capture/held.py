@@ -9,9 +9,7 @@ of such values are copied, and of everything else only the name of its type rema
 from __future__ import annotations
 
 import datetime
-import decimal
-import pathlib
-import uuid
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -24,22 +22,23 @@ MAX_ITEMS: Final = 16
 _PLAIN: Final = frozenset({int, float, bool, type(None)})
 _TEXT: Final = frozenset({str, bytes})
 _HARMLESS: Final = _PLAIN | _TEXT
-_IMMUTABLE: Final = frozenset(
-    {
-        complex,
-        datetime.date,
-        datetime.datetime,
-        datetime.time,
-        datetime.timedelta,
-        decimal.Decimal,
-        uuid.UUID,
-        pathlib.PosixPath,
-        pathlib.WindowsPath,
-        pathlib.PurePosixPath,
-        pathlib.PureWindowsPath,
-    }
+_DATES: Final = frozenset({complex, datetime.date, datetime.datetime, datetime.time, datetime.timedelta})
+_ELSEWHERE: Final = (
+    ("decimal", "Decimal"),
+    ("uuid", "UUID"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "WindowsPath"),
+    ("pathlib", "PurePosixPath"),
+    ("pathlib", "PureWindowsPath"),
 )
-"""Types that never change and render with Python's own code; subclasses are not among them."""
+"""Where further types are that never change and render with Python's own code; subclasses are not among them."""
+
+
+def _immutable(kind: type) -> bool:
+    # Looked up where they are, if they are: a start need not wait for modules that nobody uses.
+    return kind in _DATES or any(
+        getattr(sys.modules[module], name, None) is kind for module, name in _ELSEWHERE if module in sys.modules
+    )
 
 
 class Named:
@@ -68,7 +67,7 @@ def frozen(value: object) -> object:
         return value
     if kind in _TEXT:
         return value if len(value) <= MAX_HELD else value[:MAX_HELD]  # type: ignore[arg-type,index]
-    if kind in _IMMUTABLE:
+    if _immutable(kind):
         return value
     if kind in _SIZED and len(value) <= MAX_ITEMS:  # type: ignore[arg-type]
         if kind is dict:
@@ -117,7 +116,7 @@ def frozen_pairs(pairs: Mapping[Any, object]) -> dict[Any, object]:
 
 def _flat(value: object) -> object:
     kind = type(value)
-    if kind in _PLAIN or kind in _IMMUTABLE:
+    if kind in _PLAIN or _immutable(kind):
         return value
     if kind in _TEXT:
         return value if len(value) <= MAX_HELD else value[:MAX_HELD]  # type: ignore[arg-type,index]

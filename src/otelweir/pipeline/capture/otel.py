@@ -18,12 +18,12 @@ from typing import Any, Final, Protocol, TypeAlias
 from opentelemetry import trace as trace_api
 from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumber
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.sdk._logs import Logger as SdkLogger
 from opentelemetry.sdk._logs import LogRecordLimits, ReadWriteLogRecord
 from opentelemetry.semconv.attributes import code_attributes, exception_attributes
-from opentelemetry.trace import NonRecordingSpan, get_current_span
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, get_current_span
 
 from otelweir import errors
 from otelweir.pipeline.capture import context, quiet
@@ -67,10 +67,12 @@ class Recorder(Protocol):
         whole_traces: Whether what belongs to a kept trace goes out.
         held_by_tail: Whether it is only known at the end of a trace whether it is kept.
         rings: By key.
+        recent: The context of a trace in which something was held, with its span and ring, until that ring is gone.
     """
 
     whole_traces: bool
     held_by_tail: bool
+    recent: tuple[Any, Any, Any]
 
     @property
     def rings(self) -> Mapping[int, deque[tuple[Any, ...]]]: ...
@@ -375,7 +377,18 @@ class LogCapture:
         if recorder is None:
             return
         try:
-            span = get_current_span().get_span_context()
+            current = get_current()
+            recent = recorder.recent
+            if recent[0] is current:
+                span, ring = recent[1:]
+            else:
+                span = get_current_span(current).get_span_context() if current else INVALID_SPAN_CONTEXT
+                key = span.trace_id or -get_ident()
+                ring = recorder.rings.get(key)
+                if ring is None:
+                    ring = recorder.begin(key)
+                if key > 0:  # outside traces, threads share a context
+                    recorder.recent = current, span, ring
             if args:
                 args = frozen_args(args)
             if extra:
@@ -386,10 +399,6 @@ class LogCapture:
             if recorder.whole_traces and not recorder.held_by_tail and span.trace_flags & 1:
                 self._send_held(entry, self._of_trace)
             else:
-                key = span.trace_id or -get_ident()
-                ring = recorder.rings.get(key)
-                if ring is None:
-                    ring = recorder.begin(key)
                 ring.append(entry)
         except RecursionError:
             pass  # the application has no stack left, and will say so itself

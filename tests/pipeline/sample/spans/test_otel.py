@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from otelweir.pipeline.sample.spans import TailSamplingProcessor, TraceRules, WeirSampler
-from otelweir.pipeline.sample.spans.otel import EvaluationProcessor, count_traces
+from otelweir.pipeline.sample.spans.otel import EvaluationProcessor, count_refused, count_traces
 from otelweir.pipeline.sample.spans.settings import TraceSamplingSettings
 from otelweir.pipeline.spool.otlp import encode_span
 
@@ -253,6 +253,20 @@ def test_decisions_are_counted_as_a_metric() -> None:
     (metric,) = data.resource_metrics[0].scope_metrics[0].metrics
     points = {point.attributes["weir.sample.reason"]: point.value for point in metric.data.data_points}  # type: ignore[union-attr,index]
     assert (metric.name, points) == ("weir.trace.decisions", {"error": 1, "dropped": 2})
+
+
+def test_what_a_limit_refuses_is_counted_as_a_metric() -> None:
+    reader = InMemoryMetricReader()
+    sampler = WeirSampler(TraceRules(per_second=1.0))
+    count_refused(sampler, MeterProvider([reader], shutdown_on_exit=False))
+    tracer = TracerProvider(sampler=sampler, shutdown_on_exit=False).get_tracer("t")
+    for _ in range(25):
+        tracer.start_span("a").end()
+    data = reader.get_metrics_data()
+    assert data is not None
+    (metric,) = data.resource_metrics[0].scope_metrics[0].metrics
+    assert metric.name == "weir.trace.refused"
+    assert [point.value for point in metric.data.data_points] == [15]  # type: ignore[union-attr]
 
 
 def test_the_next_processor_is_told_of_beginnings() -> None:

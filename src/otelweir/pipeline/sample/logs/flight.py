@@ -9,7 +9,7 @@ in Unix nanoseconds::
     (send, timestamp_ns, ...)        send(entry, attributes)
 
 Nothing here is a promise: rings are bounded in number and length, what goes out is bounded a second, and two threads
-that meet in one ring may lose an entry. What is lost here was not kept, and is counted as not kept, anyway.
+that meet in one ring may lose what follows. What is lost here was not kept, and is counted as not kept, anyway.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ OF_TRACE: Final[Mapping[str, AnyValue]] = {WEIGHT: 0.0, REASON: "trace"}
 """What a record carries that goes out because its trace is kept."""
 
 
+_NOTHING: Final = (object(), None, None)
+
+
 class FlightRecorder:
     """Rings of records that were not kept. Safe to use from many threads.
 
@@ -52,11 +55,15 @@ class FlightRecorder:
 
     Attributes:
         rings: By key; to be read only.
+        recent: For whoever holds records, to find a ring again: anything, and the ring. Forgotten when a ring goes.
         whole_traces: As given.
+        of_trace: What a record carries that goes out because its trace is kept.
         held_by_tail: Whether it is only known at the end of a trace whether it is kept.
         sent: Records that went out so far.
         skipped: Records that should have, and found no room within the limit.
     """
+
+    of_trace: Final = OF_TRACE
 
     def __init__(
         self,
@@ -81,6 +88,7 @@ class FlightRecorder:
     def after_fork(self) -> None:
         """In the child: what waits is the parent's. Also how it all begins."""
         self._lock = threading.Lock()
+        self.recent: tuple[Any, Any, Any] = _NOTHING
         self.rings: OrderedDict[int, deque[Entry]] = OrderedDict()
         self._tokens = max(float(self._records), BURST_S * self._per_second)
         self._filled_at = self._clock()
@@ -104,6 +112,7 @@ class FlightRecorder:
             return
         with self._lock:
             ring = self.rings.pop(key, None)
+            self.recent = _NOTHING
             if ring is None:
                 return
             too_old = time.time_ns() - MAX_AGE_NS
@@ -122,6 +131,7 @@ class FlightRecorder:
         if key in self.rings:
             with self._lock:
                 self.rings.pop(key, None)
+                self.recent = _NOTHING
 
     def decided(self, trace_id: int, kept: bool, reason: str) -> None:
         """A trace was decided when it had ended; `reason` is `rate` where nothing special happened in it."""
@@ -137,6 +147,7 @@ class FlightRecorder:
         with self._lock:
             if len(self.rings) >= self._most:
                 self.rings.popitem(last=False)
+                self.recent = _NOTHING
             return self.rings.setdefault(key, deque(maxlen=self._records))
 
     def _room(self, wanted: int) -> int:

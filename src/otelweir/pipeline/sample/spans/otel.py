@@ -171,6 +171,7 @@ EVALUATION: Final = "gen_ai.evaluation.result"
 """The event that carries a score."""
 
 DECISIONS_METRIC: Final = "weir.trace.decisions"
+REFUSED_METRIC: Final = "weir.trace.refused"
 
 WEIGHT: Final = "weir.sample.weight"
 REASON: Final = "weir.sample.reason"
@@ -332,6 +333,20 @@ def count_traces(tail: TailSamplingProcessor, provider: MeterProvider) -> None:
         callbacks=[observe],
         unit="{trace}",
         description="Traces by what the tail decided: kept, by reason, or dropped; early and late ones once more.",
+    )
+
+
+def count_refused(sampler: WeirSampler, provider: MeterProvider) -> None:
+    """Report the traces that found no room within a limit as a metric, read when metrics are collected."""
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(sampler.refused())
+
+    provider.get_meter("otelweir").create_observable_counter(
+        REFUSED_METRIC,
+        callbacks=[observe],
+        unit="{trace}",
+        description="Traces that the sampler's probability kept and its limit refused.",
     )
 
 
