@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import fractions
 import hashlib
 import io
 import json
@@ -97,6 +98,7 @@ BYTES = b"\x89PNG\r\n\x1a\n...."
         ({1: 2, (1, "b"): 3}, {"1": 2, '[1, "b"]': 3}),
         (datetime.datetime(2026, 1, 2, 3, 4), "2026-01-02T03:04:00"),
         (decimal.Decimal("1.50"), "1.50"),
+        (fractions.Fraction(1, 3), "1/3"),
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (pathlib.PurePosixPath("/a/b"), "/a/b"),
         (ValueError("x", 1), {"type": "ValueError", "args": ["x", 1]}),

@@ -21,7 +21,6 @@ import dataclasses
 import datetime
 import decimal
 import enum
-import fractions
 import hashlib
 import io
 import json
@@ -325,6 +324,10 @@ class JsonConversion(Conversion):
             return f"<{_name_of(type(value))}>"
         return self._within(value, depth, lambda inner: self._pairs(fields.items(), len(fields), inner))
 
+    def _fraction(self, value: Any, _: int) -> AnyValue:
+        fractions = sys.modules.get("fractions")
+        return self._cut(str(value)) if fractions is not None and type(value) is fractions.Fraction else None
+
     def _numpy(self, value: Any, depth: int) -> AnyValue:
         numpy = sys.modules.get("numpy")
         if numpy is None:
@@ -497,7 +500,7 @@ _MAGIC: Final = (
 )
 _DATA_URL: Final = re.compile(r"data:([\w.+-]{1,64}/[\w.+-]{1,64})?(?:;[\w=.+-]{1,64}){0,3};base64,")
 
-_TEXTS: Final = frozenset({uuid.UUID, decimal.Decimal, fractions.Fraction, complex, datetime.timedelta, range, slice})
+_TEXTS: Final = frozenset({uuid.UUID, decimal.Decimal, complex, datetime.timedelta, range, slice})
 """Types whose `str` is code of the standard library."""
 
 _TIMES: Final = (datetime.datetime, datetime.date, datetime.time)
@@ -523,6 +526,7 @@ _FORMS: Final[tuple[tuple[type | tuple[type, ...], Callable[[JsonConversion, Any
     (Mapping, _J._mapping),
 )
 _LIBRARIES: Final[Mapping[str, Callable[[JsonConversion, Any, int], AnyValue]]] = {
+    "fractions": _J._fraction,
     "numpy": _J._numpy,
     "pandas": _J._pandas,
     "torch": _J._torch,
