@@ -133,6 +133,16 @@ TRACE_SAMPLE_FAILED = _problem(
     "Weir failed to decide on a trace and kept it",
     "Please report it with the message below; the application is not affected.",
 )
+REDACT_FAILED = _problem(
+    "WEIR-REDACT-001",
+    "Weir failed to look for secrets in a value and replaced all of it",
+    "Please report it with the message below; the record itself goes on, without the value.",
+)
+REDACT_NO_KEY = _problem(
+    "WEIR-REDACT-002",
+    "Hashes are asked for in the place of secrets, but there is no key, so marks stand there",
+    "Set WEIR_REDACT_KEY to a secret text, the same for all services whose values are to be joined.",
+)
 QUEUE_FULL = _problem(
     "WEIR-DELIVER-001",
     "Log records come faster than they can be exported, and some are lost",

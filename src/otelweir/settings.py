@@ -10,6 +10,7 @@ from typing import Any, Final
 from otelweir import errors
 from otelweir.pipeline.capture.genai.settings import GenAISettings
 from otelweir.pipeline.capture.settings import CaptureSettings, ResourceSettings, TrackSettings
+from otelweir.pipeline.redact.settings import RedactSettings
 from otelweir.pipeline.sample.logs.settings import LogSamplingSettings
 from otelweir.pipeline.sample.spans.settings import TraceSamplingSettings
 from otelweir.pipeline.spool.settings import SpoolSettings
@@ -38,6 +39,7 @@ SECTIONS: Final = (
     CaptureSettings,
     TrackSettings,
     GenAISettings,
+    RedactSettings,
     LogSamplingSettings,
     TraceSamplingSettings,
     SpoolSettings,
@@ -53,6 +55,7 @@ class Settings(
     SpoolSettings,
     TraceSamplingSettings,
     LogSamplingSettings,
+    RedactSettings,
     GenAISettings,
     TrackSettings,
     CaptureSettings,

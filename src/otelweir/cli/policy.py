@@ -129,6 +129,8 @@ def _sets(policy: Policy) -> Iterator[tuple[str, str]]:
         yield "first", f"{policy.first} of each pattern in each window"
     if policy.window:
         yield "window", f"{policy.window:g} s"
+    if policy.redact:
+        yield "redact", ", ".join(policy.redact)
     if policy.budget:
         yield "budget", "none" if policy.budget == float("inf") else f"{policy.budget:g} records per second and process"
 
@@ -577,8 +579,11 @@ def _problems(error: errors.PolicyError, file: str) -> list[dict[str, Any]]:
 
 
 def _parsed(file: str) -> Policy:
+    from otelweir.distro.policy_sections import admit_sections
     from otelweir.pipeline.sample.logs.document import MAX_BYTES
     from otelweir.pipeline.sample.logs.policy import parse
+
+    admit_sections()
 
     try:
         with Path(file).open("rb") as stream:

@@ -32,6 +32,7 @@ from otelweir.distro.delivery import Delivery, service_folder
 from otelweir.distro.exporters import PROTOCOLS, Signal, Target, exporters, names
 from otelweir.distro.keeper import Keeper
 from otelweir.distro.lanes import LogLanes
+from otelweir.distro.redaction import log_encoder, redactor_of, span_encoder
 from otelweir.distro.termination import finish_at_sigterm, heed_sigterm, leave_sigterm
 from otelweir.distro.weir_exporters import WeirLogExporter, WeirSpanExporter
 from otelweir.pipeline.capture import logging_bridge
@@ -40,6 +41,13 @@ from otelweir.pipeline.capture.otel import LogCapture
 from otelweir.pipeline.capture.resource import STATED, stated
 from otelweir.pipeline.capture.track import otel as track
 from otelweir.pipeline.capture.track import threads
+from otelweir.pipeline.redact.otel import (
+    RedactingLogProcessor,
+    RedactingMetricExporter,
+    RedactingSpanProcessor,
+    count_replacements,
+)
+from otelweir.pipeline.redact.redactor import Redactor
 from otelweir.pipeline.sample.logs.otel import PatternSamplingProcessor, Processors, count_records, send_rollups
 from otelweir.pipeline.sample.logs.rules import Rules
 from otelweir.pipeline.sample.logs.sampler import LogSampler
@@ -271,6 +279,7 @@ def assemble(  # noqa: PLR0915 - the wiring reads from top to bottom
     before = _set_up()
     own: list[Provider] = []
     sending: list[Any] = []
+    redactor = redactor_of(settings)
     recorder = _recorder(settings)
     tail: TailSamplingProcessor | None = None
     with _defaults():
@@ -290,10 +299,10 @@ def assemble(  # noqa: PLR0915 - the wiring reads from top to bottom
             for signal, build in _BUILD.items():
                 if signal not in before:
                     to = exporters(signal, environ, target, delivery)
-                    own.append(build(resource, to, settings))
+                    own.append(build(resource, to, settings, redactor))
                     sending += to
                     if signal == "traces":
-                        tail = _export_spans(own[-1], to, settings, recorder)
+                        tail = _export_spans(own[-1], to, settings, recorder, redactor)
             compat.run_opamp("post_sdk_init_function", resource)
 
         in_use = _set_up()
@@ -305,7 +314,7 @@ def assemble(  # noqa: PLR0915 - the wiring reads from top to bottom
         if isinstance(logger_provider, LoggerProvider) and (log_exporters or not ours):
             sampler = _sampler(settings)
             if ours:
-                _add_processors(logger_provider, _before_all(log_exporters, sampler, settings, recorder))
+                _add_processors(logger_provider, _before_all(log_exporters, sampler, settings, recorder, redactor))
             if sampler is not None and isinstance(meter_provider, MeterProvider):
                 count_records(sampler, meter_provider)
             capture = LogCapture(
@@ -320,8 +329,7 @@ def assemble(  # noqa: PLR0915 - the wiring reads from top to bottom
                 _bridge(capture, logger_provider)
 
         _report_traces(settings, tail, in_use, ours=ours)
-        if delivery is not None and isinstance(meter_provider, MeterProvider):
-            delivery.report(meter_provider, sdk_names=not _upstream_reports(environ))
+        _report(meter_provider, delivery, redactor, environ)
 
         _track(settings, in_use.get("traces") if "traces" not in before else None)
 
@@ -335,8 +343,8 @@ def assemble(  # noqa: PLR0915 - the wiring reads from top to bottom
         capture=capture,
         sampler=sampler,
     )
-    if sampler is not None and (settings.policy_file or settings.policy_url):
-        handle._on_shutdown.append(_follow_policy(sampler, settings))
+    if (sampler is not None or redactor is not None) and (settings.policy_file or settings.policy_url):
+        handle._on_shutdown.append(_follow_policy(sampler, redactor, settings))
     if settings.sigterm_flush:
         finish_at_sigterm(handle.shutdown)
     # Registered after everything else that was imported so far, so it runs before it; logs of the application's own
@@ -380,7 +388,7 @@ def _from_file(path: str) -> None:
         errors.warn(errors.NOT_LOADED, f"OTEL_CONFIG_FILE={path}: {error}")
 
 
-def _logs(resource: Resource, _: Sequence[Any], settings: Settings) -> Provider:
+def _logs(resource: Resource, _: Sequence[Any], settings: Settings, __: Redactor | None) -> Provider:
     # Its processors follow when the sampler is there to stand before them.
     provider = compat.logger_provider(resource=resource, shutdown_on_exit=False)
     logs_api.set_logger_provider(provider)
@@ -395,6 +403,18 @@ def _delivery(settings: Settings, resource: Resource, environ: Mapping[str, str]
     return Delivery(settings, service_folder(settings, name, environ), service=name, environ=environ)
 
 
+def _report(
+    provider: Provider | None, delivery: Delivery | None, redactor: Redactor | None, environ: Mapping[str, str]
+) -> None:
+    """Make the metrics of the pipeline itself."""
+    if not isinstance(provider, MeterProvider):
+        return
+    if redactor is not None:
+        count_replacements(redactor, provider)
+    if delivery is not None:
+        delivery.report(provider, sdk_names=not _upstream_reports(environ))
+
+
 def _upstream_reports(environ: Mapping[str, str]) -> bool:
     """Whether exporters of OpenTelemetry's own give metrics about themselves, under the names we would take."""
     wanted = environ.get("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "").strip().lower() == "true"
@@ -403,28 +423,41 @@ def _upstream_reports(environ: Mapping[str, str]) -> bool:
 
 
 def _before_all(
-    to: Sequence[LogRecordExporter], sampler: LogSampler | None, settings: Settings, recorder: FlightRecorder | None
+    to: Sequence[LogRecordExporter],
+    sampler: LogSampler | None,
+    settings: Settings,
+    recorder: FlightRecorder | None,
+    redactor: Redactor | None,
 ) -> LogRecordProcessor:
-    """One processor for all log exporters. The sampler stands before all at once: each record is decided once."""
-    processors = [_log_processor(exporter, settings) for exporter in to]
+    """One processor for all log exporters. The sampler stands before all at once: each record is decided once.
+
+    Redaction comes after it, so that only what is kept is looked at, and before every queue and disk.
+    """
+    processors = [_log_processor(exporter, settings, redactor) for exporter in to]
     export = processors[0] if len(processors) == 1 else Processors(processors)
     return PatternSamplingProcessor(export, sampler, recorder) if sampler is not None else export
 
 
-def _log_processor(exporter: LogRecordExporter, settings: Settings) -> LogRecordProcessor:
+def _log_processor(exporter: LogRecordExporter, settings: Settings, redactor: Redactor | None) -> LogRecordProcessor:
     if isinstance(exporter, WeirLogExporter):
-        return SpoolLogProcessor(exporter.delivery, settings.shutdown_timeout)
-    return LogLanes(exporter)
+        if redactor is None:
+            return SpoolLogProcessor(exporter.delivery, settings.shutdown_timeout)
+        return SpoolLogProcessor(exporter.delivery, settings.shutdown_timeout, log_encoder(redactor))
+    lanes = LogLanes(exporter)
+    return lanes if redactor is None else RedactingLogProcessor(lanes, redactor)
 
 
-def _span_processor(exporter: SpanExporter) -> SpanProcessor:
+def _span_processor(exporter: SpanExporter, redactor: Redactor | None) -> SpanProcessor:
     # Kept when it ends, not in batches: so the death of the process takes none.
     if isinstance(exporter, WeirSpanExporter):
-        return SpoolSpanProcessor(exporter.delivery)
-    return BatchSpanProcessor(exporter)
+        if redactor is None:
+            return SpoolSpanProcessor(exporter.delivery)
+        return SpoolSpanProcessor(exporter.delivery, encode=span_encoder(redactor))
+    batches = BatchSpanProcessor(exporter)
+    return batches if redactor is None else RedactingSpanProcessor(batches, redactor)
 
 
-def _traces(resource: Resource, _: Sequence[Any], __: Settings) -> Provider:
+def _traces(resource: Resource, _: Sequence[Any], __: Settings, ___: Redactor | None) -> Provider:
     # Its processors follow, as others have to meet the tail among them.
     provider = compat.tracer_provider(
         sampler=compat.sampler_from_environment(),
@@ -437,7 +470,11 @@ def _traces(resource: Resource, _: Sequence[Any], __: Settings) -> Provider:
 
 
 def _export_spans(
-    provider: Provider, to: Sequence[SpanExporter], settings: Settings, recorder: FlightRecorder | None
+    provider: Provider,
+    to: Sequence[SpanExporter],
+    settings: Settings,
+    recorder: FlightRecorder | None,
+    redactor: Redactor | None,
 ) -> TailSamplingProcessor | None:
     """Let finished spans go to their exporters, through what stands before all of them at once: it sees each span once.
 
@@ -453,7 +490,7 @@ def _export_spans(
         provider.add_span_processor(FlightSpanProcessor(recorder))
     if not to:
         return None
-    processors = [_span_processor(exporter) for exporter in to]
+    processors = [_span_processor(exporter, redactor) for exporter in to]
     export = processors[0]
     if len(processors) > 1:
         export = several = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
@@ -503,22 +540,26 @@ def _recorder(settings: Settings) -> FlightRecorder | None:
     )
 
 
-def _metrics(resource: Resource, to: Sequence[Any], settings: Settings) -> Provider:
-    readers = [_reader(exporter) for exporter in to]
+def _metrics(resource: Resource, to: Sequence[Any], settings: Settings, redactor: Redactor | None) -> Provider:
+    readers = [_reader(exporter, redactor) for exporter in to]
     provider = compat.meter_provider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
     metrics_api.set_meter_provider(provider)
     return provider
 
 
-_BUILD: Final[Mapping[Signal, Callable[[Resource, Sequence[Any], Settings], Provider]]] = {
+_BUILD: Final[Mapping[Signal, Callable[[Resource, Sequence[Any], Settings, Redactor | None], Provider]]] = {
     "logs": _logs,
     "traces": _traces,
     "metrics": _metrics,
 }
 
 
-def _reader(exporter: MetricExporter | MetricReader) -> MetricReader:
-    return exporter if isinstance(exporter, MetricReader) else PeriodicExportingMetricReader(exporter)
+def _reader(exporter: MetricExporter | MetricReader, redactor: Redactor | None) -> MetricReader:
+    if isinstance(exporter, MetricReader):
+        return exporter
+    if redactor is not None:
+        exporter = RedactingMetricExporter(exporter, redactor, compat.metric_preferences(exporter))
+    return PeriodicExportingMetricReader(exporter)
 
 
 def _sampler(settings: Settings) -> LogSampler | None:
@@ -528,14 +569,23 @@ def _sampler(settings: Settings) -> LogSampler | None:
     return LogSampler.of(settings)
 
 
-def _follow_policy(sampler: LogSampler, settings: Settings) -> Callable[[], object]:
+def _follow_policy(sampler: LogSampler | None, redactor: Redactor | None, settings: Settings) -> Callable[[], object]:
     """Let the policy's file and URL decide from now on; gives what ends that."""
     # Only here: it brings pydantic, which a service without a policy need not wait for.
+    from otelweir.distro.policy_sections import admit_sections
     from otelweir.pipeline.sample.logs.policy_source import PolicySource
+
+    admit_sections()
+
+    def apply(rules: Rules) -> None:
+        if redactor is not None:
+            redactor.apply(rules.redact)
+        if sampler is not None:
+            sampler.apply(rules)
 
     source = PolicySource.of(
         Rules.of(settings),
-        sampler.apply,
+        apply,
         file=settings.policy_file,
         url=settings.policy_url,
         key=settings.policy_key,

@@ -253,8 +253,10 @@ def _policy(report: Report, loaded: settings.Loaded, environ: Mapping[str, str],
 
 
 def _from_file(report: Report, path: str) -> tuple[Overlay | None, str]:
+    from otelweir.distro.policy_sections import admit_sections
     from otelweir.pipeline.sample.logs.policy_file import PolicyFile
 
+    admit_sections()
     file = PolicyFile(path)
     file.look()  # what is wrong with it, it warns of
     return file.overlay, _summary(file.overlay) if file.overlay else "cannot be used"
@@ -263,10 +265,12 @@ def _from_file(report: Report, path: str) -> tuple[Overlay | None, str]:
 def _from_url(
     report: Report, url: str, key: str | None, folder: str | None, environ: Mapping[str, str], fetch: Fetch | None
 ) -> tuple[Overlay | None, str]:
+    from otelweir.distro.policy_sections import admit_sections
     from otelweir.pipeline.sample.logs.policy import parse
     from otelweir.pipeline.sample.logs.policy_cache import PolicyCache, default_folder
     from otelweir.pipeline.sample.logs.policy_fetch import Failed, Fetched
 
+    admit_sections()
     name = without_credentials(url)
     said = "not asked"
     if fetch:

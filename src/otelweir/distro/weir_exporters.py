@@ -21,6 +21,8 @@ from opentelemetry.sdk.metrics.export import MetricsData
 from otelweir.distro.delivery import Delivery, shared
 from otelweir.distro.destinations import destination
 from otelweir.distro.late import Late
+from otelweir.distro.redaction import log_encoder, redactor_of, span_encoder
+from otelweir.pipeline.redact.otel import MetricRedaction
 from otelweir.pipeline.spool.otel import SpoolLogExporter, SpoolMetricExporter, SpoolSpanExporter, encode_metrics
 from otelweir.pipeline.spool.otlp import Encoded
 from otelweir.settings import load
@@ -51,7 +53,10 @@ class WeirSpanExporter(SpoolSpanExporter):
         **settings: Any,
     ) -> None:
         self.delivery = delivery or _shared("traces", endpoint, headers, settings)
-        super().__init__(self.delivery, self.delivery.settings.shutdown_timeout)
+        # Whoever brings a delivery hides the secrets himself.
+        redactor = redactor_of(self.delivery.settings) if delivery is None else None
+        encode = {"encode": span_encoder(redactor)} if redactor is not None else {}
+        super().__init__(self.delivery, self.delivery.settings.shutdown_timeout, **encode)
 
 
 class WeirLogExporter(SpoolLogExporter):
@@ -66,7 +71,10 @@ class WeirLogExporter(SpoolLogExporter):
         **settings: Any,
     ) -> None:
         self.delivery = delivery or _shared("logs", endpoint, headers, settings)
-        super().__init__(self.delivery, self.delivery.settings.shutdown_timeout)
+        # Whoever brings a delivery hides the secrets himself.
+        redactor = redactor_of(self.delivery.settings) if delivery is None else None
+        encode = {"encode": log_encoder(redactor)} if redactor is not None else {}
+        super().__init__(self.delivery, self.delivery.settings.shutdown_timeout, **encode)
 
 
 class WeirMetricExporter(SpoolMetricExporter):
@@ -82,9 +90,11 @@ class WeirMetricExporter(SpoolMetricExporter):
     ) -> None:
         self.delivery = delivery or _shared("metrics", endpoint, headers, settings)
         encoder = Late(_load_encoder)
+        redactor = redactor_of(self.delivery.settings) if delivery is None else None
+        redact = MetricRedaction(redactor.of("metrics")) if redactor is not None else None
 
         def encode(data: MetricsData) -> list[Encoded]:
-            return encoder.export(lambda _: encode_metrics(data), [])
+            return encoder.export(lambda _: encode_metrics(data if redact is None else redact(data)), [])
 
         super().__init__(self.delivery, self.delivery.settings.shutdown_timeout, encode=encode)
 

@@ -221,8 +221,13 @@ def empty_caches() -> Iterator[None]:
 
 
 def forget() -> None:
-    caches: list[dict[Any, Any]] = [otlp._texts, otlp._groups, otlp._groups_by_id, otlp._resources_by_id]
-    for cache in (*caches, otlp._short_texts, otlp._others, *otlp._by_type.values()):
+    caches: list[dict[Any, Any]] = [
+        otlp._shared.texts,
+        otlp._shared.groups,
+        otlp._shared.groups_by_id,
+        otlp._shared.resources_by_id,
+    ]
+    for cache in (*caches, otlp._shared.short_texts, otlp._shared.others, *otlp._shared.by_type.values()):
         cache.clear()
 
 
@@ -255,7 +260,7 @@ class TestTheOfficialEncoder:
     def test_needs_no_repair(self, batch: list[ReadableSpan]) -> None:
         """What the official encoder can encode takes the fast path, or the speed would depend on the data."""
         for span in batch:
-            otlp._span(span)
+            otlp._span(span, otlp._shared)
 
     def test_says_the_same_of_spans_that_the_sdk_made(self) -> None:
         """Limits are the SDK's work; the counts of what it dropped arrive."""
@@ -519,12 +524,12 @@ class TestCaches:
                     status=Status(StatusCode.ERROR, f"{n}"),
                 )
             )
-        assert len(otlp._texts) <= otlp._MAX_TEXTS
+        assert len(otlp._shared.texts) <= otlp._MAX_TEXTS
         assert len(otlp._sizes) + len(otlp._text_sizes) <= 2 * otlp._KEPT_SIZES
-        groups: list[dict[Any, Any]] = [otlp._groups, otlp._groups_by_id, otlp._resources_by_id]
+        groups: list[dict[Any, Any]] = [otlp._shared.groups, otlp._shared.groups_by_id, otlp._shared.resources_by_id]
         assert max(len(cache) for cache in groups) <= otlp._MAX_GROUPS
-        assert sum(len(resource) for _, resource in otlp._resources_by_id.values()) < 16 * 2**20
-        for by_key in (otlp._short_texts, otlp._others, *otlp._by_type.values()):
+        assert sum(len(resource) for _, resource in otlp._shared.resources_by_id.values()) < 16 * 2**20
+        for by_key in (otlp._shared.short_texts, otlp._shared.others, *otlp._shared.by_type.values()):
             assert len(by_key) <= otlp._MAX_KEYS
             kept = [len(of_key) for of_key in by_key.values() if isinstance(of_key, dict)]
             assert sum(kept) <= otlp._MAX_ALL_VALUES

@@ -39,12 +39,14 @@ class SpoolSpanProcessor(SpanProcessor):
     Args:
         outlet: The spool, with who empties it.
         shutdown_s: How long `shutdown` may take to send what waits.
+        encode: Makes the bytes of a span.
     """
 
-    def __init__(self, outlet: Outlet, shutdown_s: float = 5.0) -> None:
+    def __init__(self, outlet: Outlet, shutdown_s: float = 5.0, encode: Callable[[Any], Encoded] = encode_span) -> None:
         self._outlet = outlet
         self._append = outlet.append
         self._shutdown_s = shutdown_s
+        self._encode = encode
         self._ended = False
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -52,7 +54,7 @@ class SpoolSpanProcessor(SpanProcessor):
         if context is None or not context.trace_flags & 1 or self._ended:
             return
         try:
-            self._append("traces", encode_span(span), urgent=span.status.status_code is StatusCode.ERROR)
+            self._append("traces", self._encode(span), urgent=span.status.status_code is StatusCode.ERROR)
         except Exception as error:  # noqa: BLE001 - our bug must not become the host's
             errors.warn(errors.SPOOL_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
 
@@ -71,19 +73,21 @@ class SpoolLogProcessor(LogRecordProcessor):
     Args:
         outlet: The spool, with who empties it.
         shutdown_s: How long `shutdown` may take to send what waits.
+        encode: Makes the bytes of a log record.
     """
 
-    def __init__(self, outlet: Outlet, shutdown_s: float = 5.0) -> None:
+    def __init__(self, outlet: Outlet, shutdown_s: float = 5.0, encode: Callable[[Any], Encoded] = encode_log) -> None:
         self._outlet = outlet
         self._append = outlet.append
         self._shutdown_s = shutdown_s
+        self._encode = encode
         self._ended = False
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         if self._ended:
             return
         try:
-            self._append("logs", encode_log(log_record), urgent=_urgent(log_record))
+            self._append("logs", self._encode(log_record), urgent=_urgent(log_record))
         except Exception as error:  # noqa: BLE001 - our bug must not become the host's
             errors.warn(errors.SPOOL_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
 
@@ -102,15 +106,17 @@ class SpoolSpanExporter(SpanExporter):
     Args:
         outlet: The spool, with who empties it.
         shutdown_s: How long `shutdown` may take to send what waits.
+        encode: Makes the bytes of a span.
     """
 
-    def __init__(self, outlet: Outlet, shutdown_s: float = 5.0) -> None:
+    def __init__(self, outlet: Outlet, shutdown_s: float = 5.0, encode: Callable[[Any], Encoded] = encode_span) -> None:
         self._outlet = outlet
         self._shutdown_s = shutdown_s
+        self._encode = encode
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         kept = [
-            self._outlet.append("traces", encode_span(span), urgent=span.status.status_code is StatusCode.ERROR)
+            self._outlet.append("traces", self._encode(span), urgent=span.status.status_code is StatusCode.ERROR)
             for span in spans
         ]
         return SpanExportResult.SUCCESS if all(kept) else SpanExportResult.FAILURE
@@ -128,14 +134,16 @@ class SpoolLogExporter(LogRecordExporter):
     Args:
         outlet: The spool, with who empties it.
         shutdown_s: How long `shutdown` may take to send what waits.
+        encode: Makes the bytes of a log record.
     """
 
-    def __init__(self, outlet: Outlet, shutdown_s: float = 5.0) -> None:
+    def __init__(self, outlet: Outlet, shutdown_s: float = 5.0, encode: Callable[[Any], Encoded] = encode_log) -> None:
         self._outlet = outlet
         self._shutdown_s = shutdown_s
+        self._encode = encode
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        kept = [self._outlet.append("logs", encode_log(record), urgent=_urgent(record)) for record in batch]
+        kept = [self._outlet.append("logs", self._encode(record), urgent=_urgent(record)) for record in batch]
         return LogRecordExportResult.SUCCESS if all(kept) else LogRecordExportResult.FAILURE
 
     def shutdown(self) -> None:

@@ -22,6 +22,8 @@ Invariants:
 - Encoding never raises, whatever the record holds.
 - Groups are equal by value. As long as they stay cached, equal ones are one object.
 - Caches are bounded in entries and in the length of an entry; when one is full, it starts over.
+- With caches that have a check, nothing becomes bytes that the check has not passed. What is in such a cache has
+  passed, so a check costs only what is encoded for the first time.
 
 Where the speed comes from: an attribute's key, type and length, and short values whole, are bytes in a dict whose
 `__missing__` encodes what is new, so most attributes cost two look-ups. Repeated fields are joined with their tag as
@@ -35,13 +37,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadableLogRecord, ReadWriteLogRecord
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["Encoded", "Group", "encode_log", "encode_span", "join"]
+__all__ = ["Caches", "Check", "Encoded", "Group", "Unclean", "encode_log", "encode_span", "join"]
 
 
 class Group(NamedTuple):
@@ -61,20 +63,56 @@ A plain tuple, as it is built for every record.
 """
 
 
-def encode_span(span: ReadableSpan) -> Encoded:
-    """A finished span as bytes. Never raises."""
-    try:
-        return _span(span)
-    except Exception:  # noqa: BLE001 - values of the application's own types may do anything
-        return _span(_repaired_span(span))
+class Unclean(Exception):
+    """A check did not pass what a record holds. The record was not encoded."""
 
 
-def encode_log(record: ReadableLogRecord | ReadWriteLogRecord) -> Encoded:
-    """A log record as bytes. Never raises."""
+class Check(Protocol):
+    """Says what may become bytes. It must not raise."""
+
+    def text(self, text: str) -> bool:
+        """Whether a text may."""
+
+    def name(self, name: Any) -> bool:
+        """Whether the key of an attribute may, with whatever value."""
+
+    def value(self, value: Any) -> bool:
+        """Whether a value of any type may."""
+
+    def origin(self, origin: Any) -> Any:
+        """What is encoded for a resource or a scope, and not checked further."""
+
+
+def encode_span(span: ReadableSpan, caches: Caches | None = None) -> Encoded:
+    """A finished span as bytes.
+
+    Args:
+        span: The span.
+        caches: Those of one's own, with a check; None for the ones that everybody shares, without.
+
+    Raises:
+        Unclean: The check did not pass what the span holds. Nothing else is raised.
+    """
+    if caches is None:
+        caches = _shared
     try:
-        return _log(record)
+        return _span(span, caches)
+    except Unclean:
+        raise
     except Exception:  # noqa: BLE001 - values of the application's own types may do anything
-        return _log(_repaired_log(record))
+        return _span(_repaired_span(span), caches)
+
+
+def encode_log(record: ReadableLogRecord | ReadWriteLogRecord, caches: Caches | None = None) -> Encoded:
+    """A log record as bytes. As `encode_span`."""
+    if caches is None:
+        caches = _shared
+    try:
+        return _log(record, caches)
+    except Unclean:
+        raise
+    except Exception:  # noqa: BLE001 - values of the application's own types may do anything
+        return _log(_repaired_log(record), caches)
 
 
 def join(records: Iterable[Encoded]) -> bytes:
@@ -158,7 +196,15 @@ def _utf8(text: str) -> bytes:
 class _Texts(dict[str, bytes]):
     """Texts as the content of a string field, from its length on; short ones are kept."""
 
+    __slots__ = ("_check",)
+
+    def __init__(self, check: Check | None) -> None:
+        super().__init__()
+        self._check = check
+
     def __missing__(self, text: str) -> bytes:
+        if self._check is not None and not self._check.text(text):
+            raise Unclean
         data = _utf8(text)
         field = _sizes[len(data)] + data
         if len(text) < _SHORT and type(text) is str:
@@ -172,7 +218,6 @@ _SHORT: Final = 96
 """Characters below which a string may be kept. Longer ones are not even looked up: hashing them costs more."""
 
 _MAX_TEXTS: Final = 2048
-_texts: Final = _Texts()
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -189,12 +234,13 @@ _TRUE: Final = b"\x02\x10\x01"
 _FALSE: Final = b"\x02\x10\x00"
 
 
-def _value(value: Any, left: int, inside: tuple[int, ...]) -> bytes:
+def _value(value: Any, left: int, inside: tuple[int, ...], caches: Caches) -> bytes:
     """The AnyValue of a Python value.
 
     Args:
         left: how many messages deep this value may be.
         inside: ids of the containers this value is in.
+        caches: for attributes within it. Whoever calls this has had it checked.
     """
     kind = type(value)
     if kind is str:
@@ -207,9 +253,9 @@ def _value(value: Any, left: int, inside: tuple[int, ...]) -> bytes:
     if kind is float:
         return b"\x09\x21" + _double(value)
     if kind is dict:
-        return _map(value, left, inside)
+        return _map(value, left, inside, caches)
     if kind is list or kind is tuple:
-        return _array(value, left, inside)
+        return _array(value, left, inside, caches)
     if value is None:
         return _EMPTY
     # The order is the official encoder's, for what is more than one of these.
@@ -224,9 +270,9 @@ def _value(value: Any, left: int, inside: tuple[int, ...]) -> bytes:
         size = _sizes[len(value)]
         return b"".join((_sizes[1 + len(size) + len(value)], b"\x3a", size, value))
     if isinstance(value, Sequence):
-        return _array(value, left, inside)
+        return _array(value, left, inside, caches)
     if isinstance(value, Mapping):
-        return _map(value, left, inside)
+        return _map(value, left, inside, caches)
     data = _utf8(_text_of(value))
     return _text_sizes[len(data)] + data
 
@@ -246,33 +292,34 @@ def _digits(number: int) -> bytes:
         return hex(number).encode()
 
 
-def _array(values: Any, left: int, inside: tuple[int, ...]) -> bytes:
+def _array(values: Any, left: int, inside: tuple[int, ...], caches: Caches) -> bytes:
     if left < 2 or id(values) in inside:
         return _BEYOND
     inside = (*inside, id(values))
     left -= 2
-    content = b"\x0a".join([b"", *[_value(value, left, inside) for value in values]])
+    content = b"\x0a".join([b"", *[_value(value, left, inside, caches) for value in values]])
     size = _sizes[len(content)]
     return b"".join((_sizes[1 + len(size) + len(content)], b"\x2a", size, content))
 
 
-def _map(pairs: Any, left: int, inside: tuple[int, ...]) -> bytes:
+def _map(pairs: Any, left: int, inside: tuple[int, ...], caches: Caches) -> bytes:
     if left < 3 or id(pairs) in inside:
         return _BEYOND
     inside = (*inside, id(pairs))
     left -= 3
     items = [b""]
+    short_texts, by_type = caches.short_texts, caches.by_type
     # A list first: the application may go on to write to its dict.
     for key, value in list(pairs.items()):
         kind = type(value)
         if kind is str and len(value) < _SHORT:
-            items.append(_short_texts[key][value])
-        elif kind is str or kind not in _by_type:
-            field = _value(value, left, inside)
-            before, size_before = _others[key].before
+            items.append(short_texts[key][value])
+        elif kind is str or kind not in by_type:
+            field = _value(value, left, inside, caches)
+            before, size_before = caches.others[key].before
             items.append(b"".join((_sizes[size_before + len(field)], before, field)))
         else:
-            items.append(_by_type[kind][key][value])
+            items.append(by_type[kind][key][value])
     content = b"\x0a".join(items)
     size = _sizes[len(content)]
     return b"".join((_sizes[1 + len(size) + len(content)], b"\x32", size, content))
@@ -314,6 +361,13 @@ class _Numbers(_Values):
     __slots__ = ()
 
     def __missing__(self, value: int) -> bytes:
+        if (
+            type(value) is int
+            and not -_IDENTIFIER < value < _IDENTIFIER
+            and (check := self._by_key.check) is not None
+            and not check.value(value)
+        ):
+            raise Unclean
         if type(value) is int and 0 <= value < _INT64:
             varint = _sizes[value]
             size = len(varint) + 1
@@ -321,7 +375,7 @@ class _Numbers(_Values):
             if len(self) < _MAX_VALUES:
                 self._keep(value, attribute)
             return attribute
-        field = _value(value, _DEPTH, ())
+        field = _value(value, _DEPTH, (), self._by_key.caches)
         attribute = _sizes[self._size + len(field)] + self._before + field
         if len(self) < _MAX_VALUES and len(field) < _SHORT:  # an integer can be long, too
             self._keep(value, attribute)
@@ -334,6 +388,8 @@ class _ShortTexts(_Values):
     __slots__ = ()
 
     def __missing__(self, value: str) -> bytes:
+        if (check := self._by_key.check) is not None and not check.text(value):
+            raise Unclean
         try:
             data = value.encode()
         except UnicodeEncodeError:
@@ -348,12 +404,15 @@ class _ShortTexts(_Values):
 class _LongTexts:
     """The attributes with one key and strings that are not kept."""
 
-    __slots__ = ("_before", "_size")
+    __slots__ = ("_before", "_check", "_size")
 
-    def __init__(self, key: bytes, _: _ByKey) -> None:
+    def __init__(self, key: bytes, by_key: _ByKey) -> None:
         self._before, self._size = key, len(key)
+        self._check = by_key.check
 
     def __getitem__(self, value: str) -> bytes:
+        if self._check is not None and not self._check.text(value):
+            raise Unclean
         data = _utf8(value)
         before = _text_sizes[len(data)]
         return b"".join((_sizes[self._size + len(before) + len(data)], self._before, before, data))
@@ -374,13 +433,16 @@ class _Floats:
 class _AnyValues:
     """The attributes with one key and values of any type."""
 
-    __slots__ = ("before",)
+    __slots__ = ("_caches", "_check", "before")
 
-    def __init__(self, key: bytes, _: _ByKey) -> None:
+    def __init__(self, key: bytes, by_key: _ByKey) -> None:
         self.before = (key, len(key))
+        self._caches, self._check = by_key.caches, by_key.check
 
     def __getitem__(self, value: object) -> bytes:
-        field = _value(value, _DEPTH, ())
+        if self._check is not None and not self._check.value(value):
+            raise Unclean
+        field = _value(value, _DEPTH, (), self._caches)
         before, size = self.before
         return b"".join((_sizes[size + len(field)], before, field))
 
@@ -388,14 +450,17 @@ class _AnyValues:
 class _ByKey(dict[Any, Any]):
     """By key, the attributes with that key. Starts over when there are too many keys, or too many values in all."""
 
-    __slots__ = ("_kind", "_left")
+    __slots__ = ("_kind", "_left", "caches", "check")
 
-    def __init__(self, kind: type[_Numbers | _ShortTexts | _LongTexts | _Floats | _AnyValues]) -> None:
+    def __init__(self, kind: type[_Numbers | _ShortTexts | _LongTexts | _Floats | _AnyValues], caches: Caches) -> None:
         super().__init__()
+        self.caches, self.check = caches, caches.check
         self._kind = kind
         self._left = _MAX_ALL_VALUES
 
     def __missing__(self, key: object) -> Any:
+        if self.check is not None and not self.check.name(key):
+            raise Unclean
         data = _utf8(key if isinstance(key, str) else _text_of(key))
         values = self._kind(b"\x0a" + _sizes[len(data)] + data + b"\x12", self)
         if type(key) is str and len(key) < _SHORT:
@@ -418,9 +483,18 @@ class _ByKey(dict[Any, Any]):
 class _ByType(dict[type, _ByKey]):
     """By type, the attributes with values of that type."""
 
-    def __missing__(self, kind: type) -> _ByKey:
-        return _others
+    __slots__ = ("_others",)
 
+    def __init__(self, known: Mapping[type, _ByKey], others: _ByKey) -> None:
+        super().__init__(known)
+        self._others = others
+
+    def __missing__(self, kind: type) -> _ByKey:
+        return self._others
+
+
+_IDENTIFIER: Final = 10**11
+"""From here on an integer is looked at: it may be the number of a card or an account."""
 
 _MAX_KEYS: Final = 1024
 """Keys kept, for each type of value."""
@@ -431,30 +505,53 @@ _MAX_VALUES: Final = 64
 _MAX_ALL_VALUES: Final = 8192
 """Values kept over all keys, for each type of value. At most a few MiB."""
 
-_short_texts: Final = _ByKey(_ShortTexts)
-_others: Final = _ByKey(_AnyValues)
-_by_type: Final = _ByType(
-    {
-        str: _ByKey(_LongTexts),  # short ones do not come here
-        int: _ByKey(_Numbers),
-        bool: _ByKey(_Numbers),
-        float: _ByKey(_Floats),
-    }
-)
+
+class Caches:
+    """What was encoded and may be wanted again.
+
+    Args:
+        check: Has to pass what is encoded; None for no check.
+    """
+
+    __slots__ = ("by_type", "check", "groups", "groups_by_id", "others", "resources_by_id", "short_texts", "texts")
+
+    def __init__(self, check: Check | None = None) -> None:
+        self.check = check
+        self.texts = _Texts(check)
+        self.short_texts = _ByKey(_ShortTexts, self)
+        self.others = _ByKey(_AnyValues, self)
+        self.by_type = _ByType(
+            {
+                str: _ByKey(_LongTexts, self),  # short ones do not come here
+                int: _ByKey(_Numbers, self),
+                bool: _ByKey(_Numbers, self),
+                float: _ByKey(_Floats, self),
+            },
+            self.others,
+        )
+        # Both are immutable and their hashes are slow, so they are known by identity. Holding them keeps an id from
+        # being used again.
+        self.groups_by_id: dict[tuple[int, int], tuple[object, object, Group]] = {}
+        self.resources_by_id: dict[int, tuple[object, bytes]] = {}
+        self.groups: dict[Group, Group] = {}
 
 
-def _attributes(attributes: Any) -> list[bytes]:
+_shared: Final = Caches()
+
+
+def _attributes(attributes: Any, caches: Caches) -> list[bytes]:
     """The attributes of a mapping that can be copied.
 
     The copy is what makes this safe while another thread writes, and the SDK's mappings give theirs at once, whereas
     iterating over them runs Python code for every key.
     """
     found: list[bytes] = []
+    short_texts, by_type = caches.short_texts, caches.by_type
     for key, value in attributes.copy().items():
         if type(value) is str and len(value) < _SHORT:
-            found.append(_short_texts[key][value])
+            found.append(short_texts[key][value])
         else:
-            found.append(_by_type[type(value)][key][value])
+            found.append(by_type[type(value)][key][value])
     return found
 
 
@@ -464,46 +561,43 @@ _MAX_GROUPS: Final = 256
 _MAX_GROUP_BYTES: Final = 64 * 1024
 """A larger resource or scope is encoded each time: what is kept stays below 16 MiB, whatever an application makes."""
 
-# Both are immutable and their hashes are slow, so they are known by identity. Holding them keeps an id from being
-# used again.
-_groups_by_id: Final[dict[tuple[int, int], tuple[object, object, Group]]] = {}
-_resources_by_id: Final[dict[int, tuple[object, bytes]]] = {}
-_groups: Final[dict[Group, Group]] = {}
 
-
-def _group(resource: Any, scope: Any) -> Group:
+def _group(resource: Any, scope: Any, caches: Caches) -> Group:
     """The group of a resource and a scope that were not seen lately, or not as these objects."""
-    known = _resources_by_id.get(id(resource))
+    texts, check = _shared.texts, caches.check
+    known = caches.resources_by_id.get(id(resource))
     if known is not None and known[0] is resource:
         of_resource = known[1]
     else:
-        of_resource = b"" if resource is None else _guarded(resource.attributes)
+        shown = resource if check is None else check.origin(resource)
+        of_resource = b"" if shown is None else _guarded(shown.attributes)
         of_resource = b"\x0a" + _sizes[len(of_resource)] + of_resource
-        if schema_url := getattr(resource, "schema_url", None):
-            of_resource += b"\x1a" + _texts[schema_url]
+        if schema_url := getattr(shown, "schema_url", None):
+            of_resource += b"\x1a" + texts[schema_url]
         if len(of_resource) <= _MAX_GROUP_BYTES:
-            if len(_resources_by_id) >= _MAX_GROUPS:
-                _resources_by_id.clear()
-            _resources_by_id[id(resource)] = (resource, of_resource)
+            if len(caches.resources_by_id) >= _MAX_GROUPS:
+                caches.resources_by_id.clear()
+            caches.resources_by_id[id(resource)] = (resource, of_resource)
     of_scope = b""
-    if scope is not None:
-        if name := scope.name:
-            of_scope += b"\x0a" + _texts[name]
-        if version := scope.version:
-            of_scope += b"\x12" + _texts[version]
-        of_scope += _guarded(scope.attributes, b"\x1a")
+    shown = scope if check is None else check.origin(scope)
+    if shown is not None:
+        if name := shown.name:
+            of_scope += b"\x0a" + texts[name]
+        if version := shown.version:
+            of_scope += b"\x12" + texts[version]
+        of_scope += _guarded(shown.attributes, b"\x1a")
     of_scope = b"\x0a" + _sizes[len(of_scope)] + of_scope
-    if schema_url := getattr(scope, "schema_url", None):
-        of_scope += b"\x1a" + _texts[schema_url]
+    if schema_url := getattr(shown, "schema_url", None):
+        of_scope += b"\x1a" + texts[schema_url]
     group = Group(of_resource, of_scope)
     if len(of_resource) + len(of_scope) <= _MAX_GROUP_BYTES:
         # Tracers are often made anew for each call, each with a scope of its own that equals the last.
-        if len(_groups) >= _MAX_GROUPS:
-            _groups.clear()
-        group = _groups.setdefault(group, group)
-        if len(_groups_by_id) >= _MAX_GROUPS:
-            _groups_by_id.clear()
-        _groups_by_id[id(resource), id(scope)] = (resource, scope, group)
+        if len(caches.groups) >= _MAX_GROUPS:
+            caches.groups.clear()
+        group = caches.groups.setdefault(group, group)
+        if len(caches.groups_by_id) >= _MAX_GROUPS:
+            caches.groups_by_id.clear()
+        caches.groups_by_id[id(resource), id(scope)] = (resource, scope, group)
     return group
 
 
@@ -511,7 +605,7 @@ def _guarded(attributes: Any, tag: bytes = b"\x0a") -> bytes:
     """The attributes of a resource or a scope, with their tags."""
     if not attributes:
         return b""
-    return tag + tag.join(_attributes(dict(attributes)))
+    return tag + tag.join(_attributes(dict(attributes), _shared))
 
 
 # --- spans ----------------------------------------------------------------------------------------------------------
@@ -533,10 +627,14 @@ _statuses: Final[dict[int, tuple[object, bytes]]] = {}
 _severities: Final[dict[int, tuple[object, bytes]]] = {}
 
 
-def _span(span: Any) -> Encoded:
+def _span(span: Any, caches: Caches) -> Encoded:
     resource, scope = span.resource, span.instrumentation_scope
-    known = _groups_by_id.get((id(resource), id(scope)))
-    group = known[2] if known is not None and known[0] is resource and known[1] is scope else _group(resource, scope)
+    known = caches.groups_by_id.get((id(resource), id(scope)))
+    if known is not None and known[0] is resource and known[1] is scope:
+        group = known[2]
+    else:
+        group = _group(resource, scope, caches)
+    texts = caches.texts
 
     context = span.context
     head = _span_head(
@@ -552,13 +650,13 @@ def _span(span: Any) -> Encoded:
     kind = span.kind
     member = _kinds.get(id(kind))
     of_kind = member[1] if member is not None and member[0] is kind else _kind(kind)
-    parts = [head, b"\x2a", _texts[span.name], of_kind]
+    parts = [head, b"\x2a", texts[span.name], of_kind]
     if (status := span.status) is not None:
         code = status.status_code
         member = _statuses.get(id(code))
         of_status = member[1] if member is not None and member[0] is code else _status(code)
         if description := status.description:
-            of_status += b"\x12" + _texts[description]
+            of_status += b"\x12" + texts[description]
         parts += (b"\x7a", _sizes[len(of_status)], of_status)
     if parent := span.parent:
         parts.append(b"\x22\x08")
@@ -567,18 +665,18 @@ def _span(span: Any) -> Encoded:
     else:
         parts.append(_FLAGS)
     if state := context.trace_state:
-        parts += (b"\x1a", _texts[_state(state)])
-    if attributes := _attributes(span.attributes):
+        parts += (b"\x1a", texts[_state(state)])
+    if attributes := _attributes(span.attributes, caches):
         parts.append(b"\x4a")
         parts.append(b"\x4a".join(attributes))
     if dropped := span.dropped_attributes:
         parts += (b"\x50", _count(dropped))
     if events := span.events:
-        parts += [_event(event) for event in events]
+        parts += [_event(event, caches) for event in events]
     if dropped := span.dropped_events:
         parts += (b"\x60", _count(dropped))
     if links := span.links:
-        parts += [_link(link) for link in links]
+        parts += [_link(link, caches) for link in links]
     if dropped := span.dropped_links:
         parts += (b"\x70", _count(dropped))
     content = b"".join(parts)
@@ -589,9 +687,9 @@ _event_head: Final = struct.Struct("<BQB").pack
 _link_head: Final = struct.Struct("<H16sH8s").pack
 
 
-def _event(event: Any) -> bytes:
-    parts = [_event_head(0x09, event.timestamp or 0, 0x12), _texts[event.name]]
-    if (pairs := event.attributes) is not None and (attributes := _attributes(pairs)):
+def _event(event: Any, caches: Caches) -> bytes:
+    parts = [_event_head(0x09, event.timestamp or 0, 0x12), caches.texts[event.name]]
+    if (pairs := event.attributes) is not None and (attributes := _attributes(pairs, caches)):
         parts += (b"\x1a", b"\x1a".join(attributes))
     if dropped := event.dropped_attributes:
         parts += (b"\x20", _count(dropped))
@@ -599,14 +697,14 @@ def _event(event: Any) -> bytes:
     return b"".join((b"\x5a", _sizes[len(content)], content))
 
 
-def _link(link: Any) -> bytes:
+def _link(link: Any, caches: Caches) -> bytes:
     """A link. Its trace state is left out, as the official encoder does."""
     context = link.context
     parts = [
         _link_head(0x100A, context.trace_id.to_bytes(16, "big"), 0x0812, context.span_id.to_bytes(8, "big")),
         _LINK_FLAGS_REMOTE if context.is_remote else _LINK_FLAGS,
     ]
-    if (pairs := link.attributes) is not None and (attributes := _attributes(pairs)):
+    if (pairs := link.attributes) is not None and (attributes := _attributes(pairs, caches)):
         parts += (b"\x22", b"\x22".join(attributes))
     if dropped := link.dropped_attributes:
         parts += (b"\x28", _count(dropped))
@@ -652,22 +750,32 @@ _log_trace: Final = struct.Struct("<H16sH8sBI").pack
 """trace_id, span_id and flags, with their tags."""
 
 
-def _log(record: Any) -> Encoded:
+def _log(record: Any, caches: Caches) -> Encoded:
     resource, scope = record.resource, record.instrumentation_scope
-    known = _groups_by_id.get((id(resource), id(scope)))
-    group = known[2] if known is not None and known[0] is resource and known[1] is scope else _group(resource, scope)
+    known = caches.groups_by_id.get((id(resource), id(scope)))
+    if known is not None and known[0] is resource and known[1] is scope:
+        group = known[2]
+    else:
+        group = _group(resource, scope, caches)
+    texts = caches.texts
 
     log = record.log_record
+    body = log.body
+    # The application may go on to write to containers of its own, after they were checked.
+    if (check := caches.check) is not None and not (
+        check.text(body) if (kind := type(body)) is str else kind is not dict and kind is not list and check.value(body)
+    ):
+        raise Unclean
     number = log.severity_number
     member = _severities.get(id(number))
     parts = [
         _log_head(0x09, log.timestamp or 0, 0x59, log.observed_timestamp or 0, 0x2A),
-        _value(log.body, _DEPTH, ()),
+        _value(body, _DEPTH, (), caches),
         member[1] if member is not None and member[0] is number else _severity(number),
     ]
     if text := log.severity_text:
-        parts += (b"\x1a", _texts[text])
-    if (pairs := log.attributes) is not None and (attributes := _attributes(pairs)):
+        parts += (b"\x1a", texts[text])
+    if (pairs := log.attributes) is not None and (attributes := _attributes(pairs, caches)):
         parts += (b"\x32", b"\x32".join(attributes))
     if dropped := record.dropped_attributes:
         parts += (b"\x38", _count(dropped))
@@ -691,7 +799,7 @@ def _log(record: Any) -> Encoded:
         if flags := log.trace_flags:
             parts += (b"\x45", _fixed32(flags))
     if name := log.event_name:
-        parts += (b"\x62", _texts[name])
+        parts += (b"\x62", texts[name])
     content = b"".join(parts)
     return group, b"".join((b"\x12", _sizes[len(content)], content))
 
@@ -793,7 +901,7 @@ def _repaired_attributes(attributes: Any) -> dict[object, object]:
 
 def _repaired_value(value: object) -> object:
     try:
-        _value(value, _DEPTH, ())
+        _value(value, _DEPTH, (), _shared)
     except Exception:  # noqa: BLE001 - the value's own code may do anything
         return _text_of(value)
     return value

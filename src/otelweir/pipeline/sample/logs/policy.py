@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
@@ -22,6 +22,21 @@ from otelweir.variables import Form, number, one_of, seconds, text, whole
 
 MAX_RULES: Final = 1000
 """More rules would make the first record of each pattern slow."""
+
+Flaws: TypeAlias = Callable[[Value], "Iterable[tuple[Path, str]]"]
+
+_sections: Final[dict[str, Flaws]] = {}
+
+
+def admit(section: Literal["redact"], flaws: Flaws) -> None:
+    """Have a section of another stage checked by that stage.
+
+    Args:
+        section: Its key.
+        flaws: Gives every problem of its value: the path within it, and what is wrong.
+    """
+    _sections[section] = flaws
+
 
 _KEEPS_ERRORS: Final = "error and fatal are always kept, whatever a policy says"
 _SELECTORS: Final = ("pattern", "template", "logger", "event", "severity")
@@ -217,6 +232,9 @@ class Policy(_Part):
     traces: Traces = Traces()
     """What is kept of traces."""
 
+    redact: Any = None
+    """What is hidden, and how; another stage's section."""
+
     def overlay(self, name: str) -> Overlay:
         """The policy in the form that lies over other sources.
 
@@ -242,6 +260,7 @@ class Policy(_Part):
                 )
                 for place, rule in enumerate(self.rules)
             ),
+            redact=self.redact,
         )
 
     def trace_rules(self, name: str) -> TraceRules:
@@ -297,6 +316,9 @@ def _across(value: Value) -> Iterator[tuple[Path, str]]:
     """Problems between keys; pydantic would tell them only when each key for itself is right."""
     if not isinstance(value, dict):
         return
+    for section, flaws in _sections.items():
+        for path, words in flaws(value.get(section)):
+            yield (section, *path), words
     traces = value.get("traces")
     if isinstance(traces, dict):
         yield from _across_traces(traces.get("rules"))

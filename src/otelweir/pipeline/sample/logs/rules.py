@@ -25,7 +25,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from otelweir.pipeline.sample.logs.settings import LogSamplingSettings, Mode
@@ -119,6 +119,7 @@ class Rules:
         window_s: Length of that window.
         budget_per_s: Records that the process may keep per second; None for no limit.
         rules: Of all sources, the lowest source first.
+        redact: The section of redaction, which the sampler does not look at.
     """
 
     mode: Mode
@@ -127,6 +128,7 @@ class Rules:
     window_s: float
     budget_per_s: float | None = None
     rules: tuple[Rule, ...] = ()
+    redact: Any = None
     _logger_keys: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -192,6 +194,7 @@ class Overlay:
 
     Attributes:
         budget_per_s: Infinite for "no limit".
+        redact: The section of redaction, in plain values; the sampler does not look at it.
     """
 
     mode: Mode | None = None
@@ -200,6 +203,7 @@ class Overlay:
     window_s: float | None = None
     budget_per_s: float | None = None
     rules: tuple[Rule, ...] = ()
+    redact: Any = None
 
     def over(self, base: Rules) -> Rules:
         """The policy in which this document lies over a base."""
@@ -211,6 +215,7 @@ class Overlay:
             window_s=self.window_s or base.window_s,
             budget_per_s=None if budget == math.inf else budget,
             rules=base.rules + self.rules,
+            redact=base.redact if self.redact is None else self.redact,
         )
 
 
