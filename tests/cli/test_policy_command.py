@@ -55,6 +55,12 @@ class TestCheck:
         for part in ("health checks", "template health check*", "0.01", "budget", "100 records per second"):
             assert part in result.stdout
 
+    def test_what_it_says_about_traces_is_told_too(self) -> None:
+        told = weir("check", EXAMPLE).stdout
+        for part in ("rate 0.2, at most 50 a second and process", "span GET /health*, kind server", "user.plan beta*"):
+            assert part in told
+        assert weir_json("check", EXAMPLE)["sets"]["traces"]["rules"][1]["per_second"] == 10
+
     def test_every_problem_is_told_with_its_line(self, bad: Path) -> None:
         result = weir("check", bad)
         assert result.exit_code == 1
