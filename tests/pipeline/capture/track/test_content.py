@@ -23,7 +23,7 @@ import numpy
 import pandas  # type: ignore[import-untyped]
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otelweir.pipeline.capture.track.content import MAX_BYTES, Parts, content_of, mime_type
@@ -234,6 +234,7 @@ values = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(values, st.integers(16, 4096))
 def test_any_value_is_json_within_its_bytes(value: object, max_bytes: int) -> None:
     found = content_of(value, max_bytes)
@@ -249,6 +250,7 @@ plain_values = st.recursive(
 )  # fmt: skip
 
 
+@settings(max_examples=50)
 @given(plain_values.filter(lambda value: len(json.dumps(value)) < 10_000 and json.dumps(value).count("[") < 3))
 def test_plain_values_come_back_as_they_were(value: object) -> None:
     found = content_of(value)

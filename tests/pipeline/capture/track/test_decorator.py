@@ -15,8 +15,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fastapi
 import numpy
 import pytest
+from fastapi.responses import StreamingResponse
+from fastapi.testclient import TestClient
 
 import otelweir
 from otelweir.errors import ConfigError
@@ -193,6 +196,8 @@ class TestMethods:
             def __call__(self, x: int) -> int:
                 return x
 
+            part = otelweir.track(functools.partialmethod(method, 5))
+
             @otelweir.track
             async def coroutine(self, x: int) -> int:
                 return x
@@ -211,6 +216,7 @@ class TestMethods:
         calls: list[Any] = [
             thing.method, functools.partial(Thing.method, thing), Thing.outside, thing.inside, Thing.static,
             thing.static, thing.static_inside, thing, lambda x: asyncio.run(thing.coroutine(x)),
+            lambda _: thing.part(),
         ]  # fmt: skip
         for call in calls:
             assert call(5) == 5
@@ -253,6 +259,33 @@ class TestMethods:
         ]  # fmt: skip
         assert vars(pickle.loads(pickle.dumps(shop))) == {"name": "north"}
         assert pickle.loads(pickle.dumps(functions.double)) is functions.double
+
+
+def test_a_route_of_fastapi_is_a_route_as_before(spans: Spans) -> None:
+    """Frameworks look at signatures, and run coroutines otherwise than functions."""
+    app = fastapi.FastAPI()
+
+    @app.get("/{number}")
+    @otelweir.track
+    async def twice(number: int, more: int = 0) -> dict[str, int]:
+        return {"twice": 2 * number + more}
+
+    @app.get("/stream/{number}")
+    @otelweir.track
+    def stream(number: int) -> Any:
+        return StreamingResponse(parts(number))
+
+    @otelweir.track
+    async def parts(number: int) -> AsyncIterator[str]:
+        for _ in range(number):
+            yield "x"
+
+    client = TestClient(app)
+    assert client.get("/3?more=1").json() == {"twice": 7}
+    assert client.get("/stream/3").text == "xxx"
+    assert given(spans.one("twice")) == {"number": 3, "more": 1}
+    below, above = spans.one("parts").parent, spans.one("stream").context
+    assert (below and below.span_id) == (above and above.span_id)
 
 
 class TestKinds:

@@ -22,7 +22,7 @@ import otelweir
 if TYPE_CHECKING:
     from tests.pipeline.capture.track.conftest import Spans
 
-PER_TEST = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=25)
+PER_TEST = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=20)
 
 
 def body(manner: str, inside: Callable[[], None]) -> Generator[Any, Any, Any]:

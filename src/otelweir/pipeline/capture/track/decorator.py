@@ -128,6 +128,8 @@ def _tracked(target: Any, options: Mapping[str, Any]) -> Any:
         if target.attrname is not None:
             found.__set_name__(object, target.attrname)
         return found
+    if isinstance(target, functools.partialmethod):
+        return functools.partialmethod(_tracked(target.func, options), *target.args, **target.keywords)
     if not callable(target) and not isinstance(target, (classmethod, staticmethod)):
         raise errors.ConfigError(errors.BAD_ARGUMENT, f"{type(target).__name__} cannot be called")
     function = target.__func__ if isinstance(target, (classmethod, staticmethod)) else target

@@ -606,7 +606,19 @@ class Span:
         name: As it was made.
     """
 
-    __slots__ = ("_attributes", "_before", "_kind", "_links", "_made", "_mine", "_parent", "_scope", "_span", "name")
+    __slots__ = (
+        "_attributes",
+        "_before",
+        "_kind",
+        "_links",
+        "_made",
+        "_mine",
+        "_parent",
+        "_root",
+        "_scope",
+        "_span",
+        "name",
+    )
 
     def __init__(self, name: str, kind: Kind | None = None, attributes: Mapping[str, Any] | None = None) -> None:
         self.name = name
@@ -615,6 +627,7 @@ class Span:
         self._made = True
         self._span: trace_api.Span | None = None
         self._parent: Context | None = None
+        self._root = False
         self._scope: Scope | None = None
         self._links: tuple[trace_api.Link, ...] = ()
         self._mine: Context | None = None
@@ -646,9 +659,8 @@ class Span:
         if self._span is None:
             try:
                 context = self._parent
-                if self._scope is not None:
-                    context = _with_scope(self._scope, get_current() if context is None else context)
-                    self._parent = context
+                if self._root:
+                    context = self._anew()
                 attributes = self._attributes or {}
                 if self._kind is not None:
                     attributes = {**attributes_of_kind(self._kind, self.name), **attributes}
@@ -657,6 +669,17 @@ class Span:
                 _failed(error)
                 self._span = trace_api.INVALID_SPAN
         return self
+
+    def _anew(self) -> Context:
+        """The context above a new trace, which points to where it begins."""
+        here = get_current()
+        above = trace_api.get_current_span(here).get_span_context()
+        if above.is_valid:
+            self._links += (trace_api.Link(above),)
+        self._parent = set_span_in_context(trace_api.INVALID_SPAN, here)
+        if self._scope is not None:
+            self._parent = _with_scope(self._scope, self._parent)
+        return self._parent
 
     def end(self) -> None:
         """End the span."""
@@ -876,10 +899,7 @@ def trace(
         ConfigError: There is no such kind.
     """
     found = Span(name, known(kind), attributes)
-    above = trace_api.get_current_span().get_span_context()
-    if above.is_valid:
-        found._links = (trace_api.Link(above),)
-    found._parent = set_span_in_context(trace_api.INVALID_SPAN)
+    found._root = True
     found._scope = scope_of(session, user, tags, metadata)
     return found
 
