@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "dev": "Run a local OTLP backend and watch what arrives.",
     "doctor": "Show the effective configuration and what is wrong with it.",
     "policy": "Check, explain and replay sampling policies.",
+    "redact": "Show what redaction would hide in a file.",
     "spool": "Look at what waits on disk, and send it.",
 }
 """Each command's module and the one line that `weir --help` says about it, so that help imports none of them."""

@@ -69,8 +69,10 @@ def read_rules(words: Iterable[str]) -> tuple[str, ...]:
     Raises:
         ValueError: A name is not that of a rule.
     """
-    found: dict[str, None] = {}
-    for word in filter(None, (word.strip().lower() for word in words)):
+    given = [word for word in (word.strip().lower() for word in words) if word]
+    # Whoever only takes something away means from the default.
+    found: dict[str, None] = dict.fromkeys(ON if given and given[0].startswith("-") else ())
+    for word in given:
         off, name = word.startswith("-"), word.removeprefix("-")
         if name == "none" and not off:
             found.clear()
