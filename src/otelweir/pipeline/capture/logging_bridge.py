@@ -236,15 +236,18 @@ def _took(
             return True
         name = logger.name
         sampler = capture.sampler
-        direct = not (sampler is None or capture.emitting or exporting or type(msg) is not str or capture.routes[name])
-        if sampler is None or not direct:
+        if sampler is None or capture.emitting or exporting or type(msg) is not str or capture.routes[name]:
             verdict = capture.decide_call(name, level, msg, args, frame)
+            if verdict is None:
+                if capture.recorder is not None and capture.captures(name):
+                    capture.hold_call(name, level, msg, args, extra, frame.f_code, frame.f_lasti)
+                return True
         else:  # what decide_call comes to; a call less
             verdict = sampler.call(name, level, msg, args, frame.f_code, frame.f_lasti)
-        if verdict is None:
-            if capture.recorder is not None and (direct or capture.captures(name)):
-                capture.hold_call(name, level, msg, args, extra, frame.f_code, frame.f_lasti)
-            return True
+            if verdict is None:
+                if capture.recorder is not None:
+                    capture.hold_call(name, level, msg, args, extra, frame.f_code, frame.f_lasti)
+                return True
         if exc_info and not isinstance(exc_info, (BaseException, tuple)):
             exc_info = sys.exc_info()
         code = frame.f_code
