@@ -131,3 +131,21 @@ def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
         yield backend
     finally:
         backend.stop()
+
+
+@pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1"]
+    command += ["--backend-store-uri", "sqlite:///{folder}/mlflow.db"]
+    backend = Backend("mlflow", command, {}, "/health", folder)
+    try:
+        send_examples(
+            backend.url,
+            folder / "state",
+            OTEL_EXPORTER_OTLP_HEADERS="x-mlflow-experiment-id=0",
+            WEIR_GENAI_MLFLOW_COST="true",
+        )
+        yield backend
+    finally:
+        backend.stop()
