@@ -152,6 +152,10 @@ class TestByName:
         assert "OTEL_TRACES_SAMPLER_ARG='rate=often' is not pairs such as rate=0.1" in caplog.text
         assert "parentbased_always_on" in caplog.text
 
+    def test_what_is_told_of_it_has_no_credentials(self, caplog: pytest.LogCaptureFixture) -> None:
+        sampler("https://me:hush@example.com/policy.yaml")
+        assert "OTEL_TRACES_SAMPLER_ARG=" in caplog.text and "hush" not in caplog.text
+
     def test_without_an_argument_it_reads_the_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Declarative configuration gives none."""
         monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "rate=0.25,remote=ignore")

@@ -26,7 +26,7 @@ from otelweir.pipeline.sample.spans.rules import KINDS, Kind, TraceRules
 from otelweir.pipeline.sample.spans.settings import TraceSamplingSettings
 from otelweir.pipeline.sample.spans.tail import Chance, Facts, Release, Ruling, Tail, TailRules
 from otelweir.pipeline.sample.spans.tracestate import KEY, MASK
-from otelweir.variables import read
+from otelweir.variables import read, scrubbed
 
 _ARGUMENT: Final = "OTEL_TRACES_SAMPLER_ARG"
 _MAX_MEMBERS: Final = 32
@@ -131,8 +131,12 @@ def sampler(argument: str | None = None) -> Sampler:
     try:
         return WeirSampler(rules_from(given, os.environ.get("WEIR_POLICY_FILE", "").strip()))
     except ValueError as error:
-        what = f"{_ARGUMENT}={given!r} is not {WORDS}" if given.strip() else "The policy cannot be used for traces"
-        errors.warn(errors.BAD_VALUE, f"{what} ({error}); traces are sampled by parentbased_always_on")
+        what = (
+            f"{_ARGUMENT}={scrubbed(given)!r} is not {WORDS}"
+            if given.strip()
+            else "The policy cannot be used for traces"
+        )
+        errors.warn(errors.BAD_VALUE, f"{what} ({scrubbed(str(error))}); traces are sampled by parentbased_always_on")
     except Exception as error:  # noqa: BLE001 - the service has to start, and its traces to be seen
         errors.warn(errors.TRACE_SAMPLE_FAILED, f"{_ARGUMENT}: {type(error).__name__}: {error}", exc_info=error)
     return ParentBased(ALWAYS_ON)
