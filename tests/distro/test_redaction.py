@@ -56,6 +56,7 @@ def test_no_secret_leaves(launch: Launch, backend: Backend, tmp_path: Path, spoo
     bodies = [log.body for log in backend.logs if log.scope == "shop"]
     assert "failed with api_key=[redacted:name]" in bodies
     assert "plain order 4711" in bodies
+    assert all(b"zq7secret" not in request.body for request in backend.requests)
     everything = repr((backend.spans, backend.logs, backend.metrics))
     assert "zq7secret" not in everything
     assert "weir.redact.replaced" in everything

@@ -51,7 +51,8 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
-        "Examples:\n\n\b\n  weir demo\n  weir dev\n  weir doctor\n  weir policy check policy.yaml\n  weir spool status"
+        "Examples:\n\n\b\n  weir demo\n  weir dev\n  weir doctor\n  weir policy check policy.yaml\n"
+        "  weir redact check service.log\n  weir spool status"
     ),
 )
 @click.version_option(package_name="otelweir", prog_name="weir")

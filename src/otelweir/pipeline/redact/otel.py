@@ -223,7 +223,10 @@ class SpanRedaction:
 
     def _link(self, link: Link) -> Link:
         attributes = self._scrubber.attributes(dict(link.attributes)) if link.attributes else None
-        return link if attributes is None else Link(link.context, _bounded(link, attributes))
+        context = self._context(link.context) if link.context.trace_state else link.context
+        if attributes is None and context is link.context:
+            return link
+        return Link(context, _bounded(link, attributes))
 
     def _context(self, context: SpanContext) -> SpanContext:
         """The context without the entries of the trace state that hold a secret."""
