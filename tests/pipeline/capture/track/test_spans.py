@@ -172,6 +172,15 @@ class TestATrace:
         )  # fmt: skip
         assert of(spans("later")[0])["user.id"] == "u"
 
+    def test_keeps_what_it_was_told_by_hand(self, spans: Spans) -> None:
+        @otelweir.track
+        def work() -> str:
+            otelweir.current_span().set_output("by hand")
+            return "returned"
+
+        assert work() == "returned"
+        assert of(spans.one())["output.value"] == '"by hand"'
+
     def test_that_is_not_sampled_captures_nothing(self, spans: Spans) -> None:
         class Untouchable:
             def __iter__(self) -> Any:

@@ -544,11 +544,12 @@ class Parts:
         attachments: The files and bytes in them.
         count: How many there were.
         cut: Whether some are missing.
+        first_s: Seconds until the first came; None before that.
     """
 
     MAX_PARTS: Final = 10_000
 
-    __slots__ = ("_kept", "_left", "_reduce", "_room", "attachments", "count", "cut")
+    __slots__ = ("_began", "_kept", "_left", "_reduce", "_room", "attachments", "count", "cut", "first_s")
 
     def __init__(self, max_bytes: int = MAX_BYTES, reduce: Callable[[list[Any]], object] | None = None) -> None:
         self._reduce = reduce
@@ -558,10 +559,14 @@ class Parts:
         self.attachments: tuple[Attachment, ...] = ()
         self.count = 0
         self.cut = False
+        self._began = perf_counter()
+        self.first_s: float | None = None
 
     def add(self, part: object) -> None:
         """Take one more."""
         self.count += 1
+        if self.first_s is None:
+            self.first_s = perf_counter() - self._began
         if self.cut:
             return
         if len(self._kept) >= self.MAX_PARTS or self._room <= 0 or self._left <= 0:

@@ -209,7 +209,7 @@ class _Calls:
         coroutine = wrapped(*args, **kwargs)
         if type(coroutine) is not types.CoroutineType:
             return coroutine
-        unstarted = _Unstarted(coroutine, self.tracked, instance is not None, args, kwargs)
+        unstarted = _Unstarted(coroutine, (self.tracked, instance is not None, args, kwargs))
         return _named(_run_coroutine(unstarted), coroutine)
 
     def _generator(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -258,21 +258,11 @@ def _named(mine: Any, theirs: Any) -> Any:
 class _Unstarted:
     """A coroutine that nobody has awaited yet. If nobody ever does, Python warns of ours; once is enough."""
 
-    __slots__ = ("_args", "_bound", "_coroutine", "_kwargs", "_tracked")
+    __slots__ = ("_coroutine", "_given")
 
-    def __init__(
-        self,
-        coroutine: Coroutine[Any, Any, Any],
-        tracked: Tracked,
-        bound: bool,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], given: tuple[Tracked, bool, Any, Any]) -> None:
         self._coroutine: Coroutine[Any, Any, Any] | None = coroutine
-        self._tracked = tracked
-        self._bound = bound
-        self._args = args
-        self._kwargs = kwargs
+        self._given = given
 
     def __del__(self) -> None:
         if self._coroutine is not None:
@@ -281,7 +271,7 @@ class _Unstarted:
     def started(self) -> tuple[Coroutine[Any, Any, Any], Run | None]:
         coroutine, self._coroutine = self._coroutine, None
         assert coroutine is not None
-        return coroutine, begin(self._tracked, self._bound, self._args, self._kwargs, None, StreamRun)
+        return coroutine, begin(*self._given, None, StreamRun)
 
 
 class _Begun(_Unstarted):

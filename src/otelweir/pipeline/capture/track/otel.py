@@ -11,7 +11,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from time import perf_counter
 from types import TracebackType
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -63,6 +62,9 @@ SCORE: Final = "weir.score."
 _SCOPE: Final = create_key("weir-scope")
 _LOCAL: Final = "weir_local"
 _LEFT: Final = "weir_left"
+_SAID: Final = "weir_said"
+"""On a span whose output was set by hand: what its function returns does not replace it."""
+
 _NOTHING: Final = object()
 
 _tracer: Final = trace_api.get_tracer("otelweir")
@@ -88,34 +90,48 @@ class Limits:
 limits: Final = Limits()
 
 
+class _Shared:
+    """What all places in a local trace know. Made only where there is something to know."""
+
+    __slots__ = ("inside", "mirrored", "scope")
+
+    def __init__(self) -> None:
+        self.scope: Scope | None = None
+        self.mirrored: str | None = None
+        self.inside: LocalTrace | None = None
+
+
 class LocalTrace:
     """The part of a trace that is in this process, below one root.
 
     Attributes:
         tracked: Whether what lies below here lies inside of a tracked function.
-        scope: What `update_trace` said about what comes later.
+        shared: What `update_trace` said about what comes later, and more.
     """
 
-    __slots__ = ("_inside", "_mirrored", "_root", "_within", "scope", "tracked")
+    __slots__ = ("_root", "shared", "tracked")
 
-    def __init__(self, root: weakref.ref[Any], base: LocalTrace | None = None) -> None:
+    def __init__(self, root: weakref.ref[Any]) -> None:
         self._root = root
-        self._within = base
-        self.tracked = base is not None
-        self.scope: Scope | None = None
-        self._inside: LocalTrace | None = None
-        self._mirrored: str | None = None
+        self.tracked = False
+        self.shared: _Shared | None = None
 
-    @property
-    def base(self) -> LocalTrace:
-        """The one that what lies outside of tracked functions has."""
-        return self if self._within is None else self._within
+    def _share(self) -> _Shared:
+        if self.shared is None:
+            self.shared = _Shared()
+        return self.shared
+
+    def later(self, scope: Scope) -> None:
+        """Say something about what begins later."""
+        shared = self._share()
+        shared.scope = scope.within(shared.scope)
 
     def put_output(self, root: trace_api.Span, text: str) -> None:
         """Give the root the output of the last tracked function below it, unless it has one of its own."""
+        shared = self._share()
         own = (getattr(root, "attributes", None) or {}).get(kinds.OUTPUT)
-        if own is None or own == self._mirrored:
-            self._mirrored = text
+        if own is None or own == shared.mirrored:
+            shared.mirrored = text
             root.set_attributes({kinds.OUTPUT: text, kinds.OUTPUT_TYPE: kinds.JSON})
 
     def root(self) -> trace_api.Span | None:
@@ -127,9 +143,12 @@ class LocalTrace:
         """The same, inside of a tracked function."""
         if self.tracked:
             return self
-        if self._inside is None:
-            self._inside = LocalTrace(self._root, self)
-        return self._inside
+        shared = self._share()
+        if shared.inside is None:
+            shared.inside = LocalTrace(self._root)
+            shared.inside.tracked = True
+            shared.inside.shared = shared
+        return shared.inside
 
 
 def local_root(span: trace_api.Span) -> trace_api.Span | None:
@@ -147,7 +166,7 @@ def _entered(span: trace_api.Span, context: Context) -> None:
         if parent.is_recording():
             setattr(parent, _LOCAL, local)
     setattr(span, _LOCAL, local)
-    if _SCOPE not in context and not limits.baggage and (local._within or local).scope is None:
+    if _SCOPE not in context and not limits.baggage and local.shared is None:
         return
     scope = _scope(context, local)
     if scope is not None:
@@ -164,7 +183,7 @@ def _scope(context: Context, local: LocalTrace | None) -> Scope | None:
     found: Scope | None = context.get(_SCOPE)  # type: ignore[assignment]
     if limits.baggage and (entries := baggage.get_all(context)) and (told := scope_of_baggage(entries)) is not None:
         found = found.within(told) if found is not None else told
-    later = local.base.scope if local is not None else None
+    later = local.shared.scope if local is not None and local.shared is not None else None
     if later is not None:
         found = found.within(later) if found is not None else later
     return found
@@ -390,15 +409,13 @@ class Run:
         recording: Whether anything is captured.
     """
 
-    __slots__ = ("_began", "_first_s", "_parts", "_root", "_span", "_tracked", "context", "over", "recording")
+    __slots__ = ("_parts", "_root", "_span", "_tracked", "context", "over", "recording")
 
-    def __init__(self, tracked: Tracked, span: trace_api.Span, context: Context, *, recording: bool) -> None:
+    def __init__(self, tracked: Tracked, span: trace_api.Span, context: Context, recording: bool) -> None:
         self._tracked = tracked
         self._span = span
         self._root: trace_api.Span | None = None
         self._parts: Parts | None = None
-        self._began = 0.0
-        self._first_s: float | None = None
         self.context = context
         self.recording = recording
         self.over = False
@@ -424,21 +441,17 @@ class Run:
 
     def as_stream(self) -> Run:
         """The same, where the function has returned and its work goes on."""
-        found = StreamRun(self._tracked, self._span, self.context, recording=self.recording)
+        found = StreamRun(self._tracked, self._span, self.context, self.recording)
         found._root = self._root
         return found
 
     def streams(self) -> None:
         """The result comes in parts."""
-        if self.recording:
-            if self._tracked.capture_output is not False and limits.content:
-                self._parts = Parts(limits.max_bytes, self._tracked.reduce)
-            self._began = perf_counter()
+        if self.recording and self._tracked.capture_output is not False and limits.content:
+            self._parts = Parts(limits.max_bytes, self._tracked.reduce)
 
     def part(self, part: object) -> None:
         """One part of the result."""
-        if self._first_s is None:
-            self._first_s = perf_counter() - self._began
         if self._parts is not None:
             try:
                 self._parts.add(part)
@@ -477,10 +490,9 @@ class Run:
         tracked, span, parts = self._tracked, self._span, self._parts
         if tracked.capture_output is False or not limits.content:
             return
-        if tracked.kind == "llm" and self._first_s is not None:
-            span.set_attribute(kinds.FIRST_CHUNK_S, self._first_s)
-        own: Mapping[str, Any] | None = getattr(span, "attributes", None)
-        if own is not None and (kinds.OUTPUT_MESSAGES if tracked.kind == "llm" else kinds.OUTPUT) in own:
+        if tracked.kind == "llm" and parts is not None and parts.first_s is not None:
+            span.set_attribute(kinds.FIRST_CHUNK_S, parts.first_s)
+        if getattr(span, _SAID, False):
             return  # the function has said it itself, by `current_span().set_output(...)`
         if parts is not None:
             if parts.count or value is None:
@@ -494,7 +506,7 @@ class Run:
         root = self._root
         if root is not None and root.is_recording():
             local: LocalTrace = getattr(span, _LOCAL)
-            local.base.put_output(root, content.text)
+            local.put_output(root, content.text)
 
 
 class StreamRun(Run):
@@ -534,7 +546,7 @@ def begin(
         recording = span.is_recording()
         if not recording and not span.get_span_context().is_valid:
             return None
-        run = make(tracked, span, set_span_in_context(span, context), recording=recording)
+        run = make(tracked, span, set_span_in_context(span, context), recording)
     except Exception as error:  # noqa: BLE001 - our bug must not become the host's
         _failed(error)
         return None
@@ -721,6 +733,8 @@ class Span:
 
     def set_output(self, value: object) -> Span:
         """Say what came out: any value; becomes `output.value` as JSON, of a chat `gen_ai.output.messages`."""
+        if self._span is not None and self._span.is_recording():
+            setattr(self._span, _SAID, True)
         return self._do(_put_output, value)
 
     def add_tag(self, *tags: object) -> Span:
@@ -971,7 +985,7 @@ def update_trace(
         if scope.attributes:
             root.set_attributes(scope.attributes)
             if local is not None:
-                local.base.scope = scope.within(local.base.scope)
+                local.later(scope)
             if here is not root and here.is_recording():
                 here.set_attributes(scope.attributes)
     except Exception as error:  # noqa: BLE001 - our bug must not become the host's
