@@ -168,6 +168,9 @@ def _named() -> Iterator[str]:
     yield "secret: «b7e23ec29af22b0b4e41da31e868d572»"
     yield "JWT_SECRET=«changeme-9» in use"
     yield "token=«abcdef123456», expires in 3600"
+    yield 'password="«$ecret123»", user="bob"'
+    yield "password: '«secret»', api_key='«hidden treasure»'"
+    yield 'the DSN "https://«0123456789abcdef0123456789abcdef»@o1.ingest.example.com/5" is set'
     yield "Proxy-Authorization: Digest «username=bob,response=6629fae49393a05397450978507c4ef1»".replace(
         "username=bob,response=", ""
     )
@@ -212,6 +215,7 @@ def look_alikes() -> Iterator[str]:
         "Sat Nov 21 16:33:41 UTC 2026 +0000",
         "10.12.200.7:443 -> 192.168.0.1:55012 established",
         "fe80::1ff:fe23:4567:890a is up",
+        "pass: 12/12 tests, otp: valid, secrets: 3 loaded, session key rotated: yes",
         "input_tokens=1500 output_tokens=320 max_tokens=4096 token_count: 1820",
         '{"usage": {"prompt_tokens": 12, "completion_tokens": 40, "total_tokens": 52}}',
         "gen_ai.usage.input_tokens: 500",

@@ -31,8 +31,8 @@ _QUOTE: Final = re.compile(r"\[?\s?(?:[brfu]{1,2}(?=[\"']))?(\\{0,3}+[\"'])", re
 _PLAIN: Final = re.compile(r"[^\s\"'`<>,;&|()\[\]{}\\]++")
 _LINE: Final = re.compile(r"[^\r\n\"]++")
 _PLACE: Final = re.compile(
-    r"[$%:@?{<][\w$(){}.:-]*[>}]?s?|\$\{[^}]*|%?[*xX._#…•-]*|\[?(?:redacted|filtered|masked|hidden|removed|secret)\b.*",
-    re.IGNORECASE | re.DOTALL,
+    r"\$\d{1,3}|\$[A-Z_]+|\$\{[^}]*\}?|\$\([^)]*\)?|%s|%\(\w*\)s|\?|[:@][a-z_]+|\{[\w.]*\}?|\{\{[^}]*\}\}|<[\w *-]*>?"
+    r"|[*xX._#…•-]*|\[?(?i:redacted|filtered|masked|hidden|removed)(?::[\w:-]*)?\]?"
 )
 """What stands in the place of a value, and is none."""
 
@@ -40,7 +40,7 @@ _CODE: Final = re.compile(
     r"(?:self|cls|os|sys|settings|config|conf|request|response|kwargs|args|env|data|app|ctx)\.\w.*"
 )
 _PATH: Final = re.compile(r"(?:~|\.{1,2})?(?:/[\w.@-]+){2,}/?|[\w.-]+\.(?:py|json|ya?ml|pem|txt|env|toml)(?::\d+)?")
-_NUMBER: Final = re.compile(r"[-+]?\d[\d.,_]*%?[a-z]{0,2}")
+_NUMBER: Final = re.compile(r"[-+]?\d[\d.,_]*(?:/\d+)?%?[a-z]{0,2}")
 _TYPE: Final = re.compile(r"(?:Optional|Union|Callable|Sequence|Mapping|Dict|List|Any|Secret\w*|Str|SecretStr)\b.*")
 
 _WORDS: Final = set_of(
