@@ -116,7 +116,8 @@ class GenAISpanProcessor(SpanProcessor):
             if context is not None:
                 local = parent is not None and not parent.is_remote
                 live = self._ledger.begin(context.trace_id, context.span_id, parent.span_id if local else None)  # type: ignore[union-attr]
-                if span.kind is SpanKind.CLIENT:
+                # The convention's names begin with the operation; looking at the attributes of each span takes longer.
+                if span.kind is SpanKind.CLIENT and span.name.partition(" ")[0] in CALLS:
                     self._call_began(span, live)
         except Exception as error:  # noqa: BLE001 - our bug must not become the host's
             _failed(error)
