@@ -434,8 +434,9 @@ def _parted(found: Found) -> tuple[bytes, bytes]:
 
 def _count(path: Path, data: bytes) -> Contents:
     lane, identity, whole = _header(path, data)
-    # A process that was killed while it made the file left zeros: nothing was promised.
-    damage = [] if whole or not data.strip(b"\0") else [Damage(0, min(START, len(data)))]
+    # A process that was killed while it made the file left zeros, or no more than the header: nothing was promised.
+    promised = data.strip(b"\0") and (len(data) < START or data[START:].strip(b"\0"))
+    damage = [Damage(0, min(START, len(data)))] if promised and not whole else []
     states: Counter[int] = Counter()
     reasons: Counter[str] = Counter()
     waiting_bytes, oldest, end = 0, None, START

@@ -786,8 +786,11 @@ class Spool:
 
     def _adopt_folder(self, folder: Path) -> list[Path]:
         """Move the files of a folder whose lock is free into ours."""
-        status = folder.lstat()
         lock = folder / _LOCK
+        try:
+            status = folder.lstat()
+        except FileNotFoundError:
+            return []  # somebody else was quicker
         if not _is_ours(status):
             return []
         if (folder.name.startswith(".") or _is_gone(lock)) and time.time() - status.st_mtime < _STALE_S:
