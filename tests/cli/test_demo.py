@@ -79,6 +79,26 @@ class TestARealRun:
         assert len(found["trace_id"]) == 32
         assert found["spans"] > found["traces"] > 0
 
+    def test_the_assistants_tokens_and_cost_are_what_the_provider_counted(self, found: dict[str, Any]) -> None:
+        assistant = found["assistant"]
+        assert assistant["ok"] is True
+        assert {name: assistant[name] for name in assistant["told"]} == assistant["told"]
+        assert assistant["cost"] > 0
+        assert len(assistant["trace_id"]) == 32
+
+    def test_the_assistants_error_came_with_what_was_held_and_no_count_changed(self, found: dict[str, Any]) -> None:
+        assistant = found["assistant"]
+        assert assistant["errors_logged"] == assistant["errors_received"] == 1
+        assert assistant["logged"] == assistant["rolled_up"] > 0
+        assert {record["weight"] for record in assistant["held"]} == {0}
+        assert assistant["failed_trace_id"] != assistant["trace_id"]
+
+    def test_the_secret_was_hidden_where_it_was_logged_and_where_it_was_asked(self, found: dict[str, Any]) -> None:
+        places = {one["place"]: one["text"] for one in found["assistant"]["instead_of_the_secret"]}
+        assert {"log record", "chat, gen_ai.input.messages"} <= places.keys()
+        for text in places.values():
+            assert "My login with [redacted:key] fails" in text
+
     def test_nothing_is_left_behind(
         self, found: dict[str, Any], finished: tuple[subprocess.CompletedProcess[str], Path]
     ) -> None:
@@ -88,7 +108,7 @@ class TestARealRun:
 
 class TestALoss:
     def test_is_told_and_the_evidence_stays(self, tmp_path: Path) -> None:
-        """An error that does not arrive: planted between the backend and the comparison."""
+        """An error of each service that does not arrive: planted between the backend and the comparison."""
         program = """
 import sys, dataclasses
 from otelweir.cli import main
@@ -106,10 +126,12 @@ main()
         found = json.loads(done.stdout)
         assert found["ok"] is False
         assert found["errors_received"] == found["errors_logged"] - 1
-        assert [line.partition(":")[0] for line in found["differences"]] == ["1 error did not arrive"]
+        shop, assistant = found["differences"]
+        assert shop.startswith("1 error did not arrive: ")
+        assert assistant.startswith("assistant: 1 error did not arrive: ")
         (kept,) = tmp_path.iterdir()
         assert str(kept) == found["kept_in"]
-        assert {path.name for path in kept.iterdir()} == {"service.log", "output.txt"}
+        assert {path.name for path in kept.iterdir()} == {"service.log", "output.txt", "assistant"}
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")

@@ -90,6 +90,27 @@ class TestStop:
                     service.check()
 
 
+class TestOneThatEndsByItself:
+    @pytest.mark.parametrize(("program", "well"), [("print('done')", True), (DIE, False)])
+    def test_is_waited_for(self, run: type, told: threading.Event, program: str, well: bool) -> None:
+        with run(program) as service:
+            assert service.finish(told) is well
+
+    def test_is_not_waited_for_too_long(
+        self, run: type, told: threading.Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(launch, "START_TIMEOUT_S", 0.2)
+        with run("import time; time.sleep(600)") as service:
+            assert not service.finish(told)
+        assert not is_running(service)
+
+    def test_can_be_interrupted(self, run: type, told: threading.Event) -> None:
+        told.set()
+        with run("import time; time.sleep(600)") as service, pytest.raises(Interrupted):
+            service.finish(told)
+        assert not is_running(service)
+
+
 class TestEnvironment:
     def test_what_the_shell_says_about_telemetry_stays_out(self) -> None:
         inherited = {"OTEL_SDK_DISABLED": "true", "WEIR_LOG_SAMPLING": "off", "HOME": "/root"}
@@ -97,6 +118,13 @@ class TestEnvironment:
         assert variables["HOME"] == "/root"
         assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:1"
         assert not {"OTEL_SDK_DISABLED", "WEIR_LOG_SAMPLING"} & variables.keys()
+
+    def test_a_service_may_have_variables_of_its_own(self, tmp_path: Path, told: threading.Event) -> None:
+        program = ("-c", "import os; print(os.environ['OTEL_SERVICE_NAME'], os.environ['WEIR_FLIGHT_RECORDER'])")
+        variables = {"OTEL_SERVICE_NAME": "assistant", "WEIR_FLIGHT_RECORDER": "errors", "OTEL_SDK_DISABLED": "true"}
+        with Service(tmp_path, "http://127.0.0.1:9", program, variables) as service:
+            assert service.finish(told)
+            assert service.output() == "assistant errors"
 
     def test_no_proxy_comes_between(self) -> None:
         assert environment("", {"HTTP_PROXY": "http://proxy:3128"})["NO_PROXY"] == "127.0.0.1"

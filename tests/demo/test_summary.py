@@ -159,6 +159,14 @@ class TestForAMachine:
 
 
 class TestProgress:
+    def test_a_stage_that_is_left_out_is_not_shown(self) -> None:
+        console = Console(record=True, force_terminal=True, width=80, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+        with Progress(console, 8, ["assistant"]) as progress:
+            progress.tell(Moment("done"))
+        text = console.export_text()
+        assert "compared" in text
+        assert "language model" not in text
+
     def test_off_a_terminal_each_stage_is_a_line(self) -> None:
         console = Console(record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
         with Progress(console, 8) as progress:

@@ -1,4 +1,4 @@
-"""`weir demo`: a small service, launched with Weir and flooded, and what arrived of what it logged."""
+"""`weir demo`: small services, launched with Weir, one of them flooded, and what arrived of what they did."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ import click
     epilog="""
 \b
 Examples:
-  weir demo                             about ten seconds, then a summary
+  weir demo                             about fifteen seconds, then a summary
   weir demo --seconds 60                a longer flood
   weir demo --json | jq .share_saved    the same for machines
   weir demo --db demo.sqlite3           keep it; look again with weir dev --db demo.sqlite3
 
 \b
-Exit code: 0 if errors and exact counts match, 1 if they do not or something failed, 130 after Ctrl-C.
+Exit code: 0 if errors, counts, tokens and costs match and no secret left, 1 if not or if something failed, 130 after
+Ctrl-C.
 """,
 )
 @click.option(
@@ -52,12 +53,17 @@ def command(seconds: float, port: int, db: Path | None, as_json: bool) -> None:
     Starts a backend on this machine and a small web shop in a process of its own, launched with
     opentelemetry-instrument and environment variables only. Customers make it log by the thousands. Then what arrived
     is compared with the shop's own log file: every error one by one, the counts exactly.
+
+    After that the shop's assistant answers questions with a language model, of which a stand-in runs here too: a trace
+    with tokens and cost, an error with the log records that were held until it came, and a secret that did not leave.
+    Without OpenAI's client and its instrumentation this part is left out.
     """
     if db is not None and db.exists():
         raise click.BadParameter(f"{db} exists; the demo needs a new file", param_hint="--db")
     from rich.console import Console
 
     from otelweir.demo import Interrupted, run_demo
+    from otelweir.demo.ask import missing
     from otelweir.demo.progress import Progress
     from otelweir.demo.summary import Summary
     from otelweir.demo.summary import as_json as to_json
@@ -67,7 +73,7 @@ def command(seconds: float, port: int, db: Path | None, as_json: bool) -> None:
             stream.reconfigure(errors="replace")
     with _until_told() as (told, signals):
         try:
-            with Progress(Console(stderr=True), seconds) as progress:
+            with Progress(Console(stderr=True), seconds, ["assistant"] if missing() else []) as progress:
                 report = run_demo(seconds, port=port, db=db, tell=progress.tell, told=told)
         except Interrupted:
             if signal.SIGINT in signals:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final
 
 from otelweir.demo.comparison import LogFile
@@ -25,6 +25,7 @@ STOP_TIMEOUT_S: Final = 30.0
 
 _POLL_S: Final = 0.05
 _OUTPUT_LINES: Final = 30
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _LISTENING: Final = re.compile(r"^listening on port (\d+)$", re.MULTILINE)
 
 
@@ -91,18 +92,25 @@ class Service:
         folder: Where its output and its log file go.
         endpoint: Where its telemetry goes.
         program: What to run, after `python`.
+        variables: Further variables of its environment.
 
     Attributes:
         log: Its log file.
         port: Where it listens.
     """
 
-    def __init__(self, folder: Path, endpoint: str, program: Sequence[str] = ("-m", "otelweir.demo.service")) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        endpoint: str,
+        program: Sequence[str] = ("-m", "otelweir.demo.service"),
+        variables: Mapping[str, str] = _NOTHING,
+    ) -> None:
         self.log = LogFile(folder / "service.log")
         self.port = 0
         self._output = folder / "output.txt"
         self._folder = folder
-        self._environment = environment(endpoint, os.environ)
+        self._environment = environment(endpoint, os.environ) | dict(variables)
         self._command = [*launcher(), sys.executable, *program, "--log-file", str(self.log.path), "--until-eof"]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -113,6 +121,31 @@ class Service:
             DemoError: It ended, or does not listen in time.
             Interrupted: `told` was set.
         """
+        self._launch()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not (found := _LISTENING.search(self._read())):
+            self.check()
+            if time.monotonic() > deadline:
+                raise DemoError(f"the service does not listen after {START_TIMEOUT_S:.0f} s", self.output())
+            if told.wait(_POLL_S):
+                raise Interrupted
+        self.port = int(found[1])
+
+    def finish(self, told: threading.Event) -> bool:
+        """Launch one that ends by itself, and wait for that; whether it ended well, and in time.
+
+        Raises:
+            Interrupted: `told` was set.
+        """
+        self._launch()
+        assert self._process is not None
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self._process.poll() is None and time.monotonic() < deadline:
+            if told.wait(_POLL_S):
+                raise Interrupted
+        return self._process.poll() == 0
+
+    def _launch(self) -> None:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 self._command,
@@ -126,14 +159,6 @@ class Service:
                 # Ctrl-C is for us, who then end it.
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not (found := _LISTENING.search(self._read())):
-            self.check()
-            if time.monotonic() > deadline:
-                raise DemoError(f"the service does not listen after {START_TIMEOUT_S:.0f} s", self.output())
-            if told.wait(_POLL_S):
-                raise Interrupted
-        self.port = int(found[1])
 
     def check(self) -> None:
         """Raises DemoError if it has ended by itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Final, get_args
 
@@ -22,6 +23,7 @@ _WORDS: Final[dict[Stage, str]] = {
     "customers": "Customers flood it over HTTP",
     "stop": "The shop is asked to end, and sends what it still has",
     "compare": "What arrived is compared with the shop's own log file",
+    "assistant": "The shop's assistant asks a language model",
 }
 
 
@@ -31,11 +33,12 @@ class Progress:
     Args:
         console: Where; the standard error, so that the standard output holds the result alone.
         seconds: How long customers come.
+        without: Stages that are left out.
     """
 
-    def __init__(self, console: Console, seconds: float) -> None:
+    def __init__(self, console: Console, seconds: float, without: Collection[Stage] = ()) -> None:
         self._console = console
-        self._view = _View(seconds)
+        self._view = _View(seconds, [stage for stage in STAGES if stage not in without])
         self._live: Live | None = None
         self._stage: Stage | None = None
 
@@ -62,20 +65,21 @@ class Progress:
 
 
 class _View:
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, stages: Sequence[Stage]) -> None:
         self.moment = Moment("backend")
+        self._stages = stages
         self.ended = False
         self._seconds = seconds
         self._spinners = {name: Spinner(name, style="cyan") for name in ("dots", "line")}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         moment = self.moment
-        at = len(STAGES) if moment.stage == "done" else STAGES.index(moment.stage)
+        at = len(self._stages) if moment.stage == "done" else self._stages.index(moment.stage)
         table = Table.grid(padding=(0, 1))
         failed, fine = (mark(ok, options.encoding) for ok in (False, True))
         table.add_column(width=max(3, len(failed) if self.ended else 0), justify="right")
         table.add_column(no_wrap=True, overflow="ellipsis")
-        for index, stage in enumerate(STAGES):
+        for index, stage in enumerate(self._stages):
             now = index == at
             sign = Text(fine, "green") if index < at else Text("·", "dim")
             if now and self.ended:

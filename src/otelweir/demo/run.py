@@ -1,4 +1,4 @@
-"""The demo from beginning to end: backend, service, customers, and what arrived of what was logged."""
+"""The demo from beginning to end: backend, service, customers, what arrived of what was logged; then the assistant."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
+from otelweir.demo.ask import Answers, ask, missing
 from otelweir.demo.comparison import Comparison, LogFile, Received, compare, weight_bound
 from otelweir.demo.launch import Interrupted, Service
 from otelweir.demo.load import Load, drive
@@ -19,7 +20,7 @@ from otelweir.devserver import DevServer, Pattern, Record, Span, Store
 from otelweir.errors import NO_TEMPORARY_FOLDER, MissingExtra, ServerError
 from otelweir.pipeline.sample.logs.settings import DEFAULT_RATES
 
-Stage = Literal["backend", "service", "customers", "stop", "compare", "done"]
+Stage = Literal["backend", "service", "customers", "stop", "compare", "assistant", "done"]
 
 NEEDS: Final = ("uvicorn", "starlette", "fastapi", "opentelemetry.instrumentation.fastapi")
 _ARRIVAL_TIMEOUT_S: Final = 10.0
@@ -57,6 +58,8 @@ class Report:
         total_s: How long all of it took.
         problems: What else went wrong.
         kept_in: Where the service's output and log file are, if something went wrong.
+        answers: What was found out about the assistant; None where it was left out.
+        missing: The package for want of which it was; "" for none.
     """
 
     comparison: Comparison
@@ -69,10 +72,12 @@ class Report:
     total_s: float
     problems: tuple[str, ...] = ()
     kept_in: Path | None = None
+    answers: Answers | None = None
+    missing: str = ""
 
     @property
     def ok(self) -> bool:
-        return self.comparison.ok and not self.problems
+        return self.comparison.ok and not self.problems and (self.answers is None or self.answers.ok)
 
 
 def run_demo(
@@ -154,17 +159,26 @@ def _run(
         comparison = _compare_in_time(service.log, server.store, told)
         trace, records = _trace_with_error(server.store)
         totals = server.store.totals()
+        patterns = server.store.patterns(_ALL)
+        if not (wanted := missing()):
+            tell(replace(moment, stage="assistant", requests=load.answered))
+            # After all that is told of the shop: what the assistant sends goes into the same store.
+            answers = ask(folder / "assistant", told, received, keep=server.store)
+        else:
+            answers = None
         tell(Moment("done", server.url, load.seconds, load.answered, comparison.truth.logged, comparison.received.sent))
         return Report(
             comparison=comparison,
             load=load,
-            patterns=server.store.patterns(_ALL),
+            patterns=patterns,
             trace=trace,
             trace_records=records,
             traces=totals.traces,
             spans=totals.spans,
             total_s=time.monotonic() - started,
             problems=tuple(problems),
+            answers=answers,
+            missing=wanted,
         )
 
 

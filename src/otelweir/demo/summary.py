@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from otelweir.demo import conversation
 from otelweir.demo.comparison import SEVERITIES, Comparison
 from otelweir.demo.run import Report
 from otelweir.devserver import Pattern, Record, Span
@@ -58,6 +59,7 @@ class Summary:
             spans, cross = without_messages(report.trace), mark(False, encoding)
             yield from (_indented(span_tree(spans, width - 4, cross)), Text())
             yield from (_indented(_records(report.trace_records)), Text())
+        yield from conversation.parts(report.answers, report.missing, width, encoding)
         if not report.ok:
             yield from (_title("What to do"), _indented(_remedy(report)), Text())
         yield from (_title("Where to go next"), _indented(_next(self.db)))
@@ -107,9 +109,15 @@ def as_json(report: Report) -> dict[str, Any]:
         "unanswered": report.load.unanswered,
         "seconds": round(report.load.seconds, 3),
         "total_seconds": round(report.total_s, 3),
-        "differences": [*comparison.differences, *report.problems],
+        "differences": [
+            *comparison.differences,
+            *report.problems,
+            *(f"assistant: {one}" for one in (report.answers.differences if report.answers else ())),
+        ],
         "warnings": truth.own,
         "kept_in": str(report.kept_in) if report.kept_in else None,
+        "assistant": conversation.as_json(report.answers) if report.answers else None,
+        "assistant_needs": report.missing or None,
     }
 
 
