@@ -168,7 +168,7 @@ def shown(answers: Answers | None, needs: str, width: int) -> str:
 class TestShown:
     def test_to_a_person(self) -> None:
         text = shown(judged(), "", 100)
-        assert "✓ tokens  4 calls, 199 tokens in, 20 out, as the provider counted them: $0.008000" in text
+        assert "✓ tokens  4 calls, 199 in, 20 out, as the provider counted: $0.008000" in text
         assert "✓ secret" in text
         assert "└─ chat gpt-4o-mini" in text
         assert "weight 0  DEBUG  looking up order 413" in text

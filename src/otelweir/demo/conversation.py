@@ -89,8 +89,8 @@ def _checks(answers: Answers, encoding: str) -> Table:
     seen, comparison = answers.seen, answers.comparison
     check(
         "tokens",
-        f"{seen.calls:,} calls, {seen.input_tokens:,} tokens in, {seen.output_tokens:,} out, as the provider counted"
-        f" them: {dollars(seen.cost)}",
+        f"{seen.calls:,} calls, {seen.input_tokens:,} in, {seen.output_tokens:,} out, as the provider counted:"
+        f" {dollars(seen.cost)}",
         answers.calls,
     )
     check(
@@ -100,12 +100,12 @@ def _checks(answers: Answers, encoding: str) -> Table:
     )
     check(
         "flight",
-        f"the error brought {len(answers.held)} records that had not been kept; no count changed",
+        f"the error brought {len(answers.held)} records that were not kept; no count changed",
         answers.flight,
     )
     check(
         "secret",
-        f"in the log file and in the prompt, in none of the {answers.received_bytes:,} bytes that left",
+        f"logged and asked, and in none of the {answers.received_bytes:,} bytes that left",
         answers.hidden,
     )
     if answers.problems:
