@@ -329,8 +329,11 @@ class LogRedaction:
         log = copy.copy(log)
         log.body, log.event_name, log.severity_text = body, name, severity
         if attributes is not None:
-            log.attributes = BoundedAttributes(attributes=attributes, immutable=False)
-            log.attributes.dropped = record.dropped_attributes
+            bounded = BoundedAttributes(immutable=False, extended_attributes=True)
+            # As they are: the constructor would look at each value again, and refuse what was accepted.
+            bounded._dict.update(attributes)
+            bounded.dropped = record.dropped_attributes
+            log.attributes = bounded
         return _with(record, log, resource, scope)
 
 
