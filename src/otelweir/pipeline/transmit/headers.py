@@ -17,7 +17,7 @@ _GRPC_OWN: Final = frozenset({"content-type", "content-length", "host", "te", "u
 
 
 def check(headers: Mapping[str, str]) -> None:
-    """Raise ValueError for a header that HTTP does not take. The error does not repeat it."""
+    """Raise ValueError for a header that HTTP does not take. The error does not repeat it, as `http.client`'s would."""
     for name, value in headers.items():
         if not name or not name.isascii() or not name.isprintable() or " " in name or ":" in name:
             raise ValueError("name")

@@ -27,7 +27,8 @@ from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from otelweir.pipeline.transmit.compression import Compression, compressed, decompressed
-from otelweir.pipeline.transmit.outcome import Delivered, Outcome, Rejected, Unauthorised, of_failure, of_http
+from otelweir.pipeline.transmit.headers import FRAMES, check, hushed
+from otelweir.pipeline.transmit.outcome import Outcome, Rejected, Unauthorised, of_failure, of_http
 from otelweir.signals import Lane
 
 TIMEOUT_S: Final = 10.0
@@ -128,7 +129,7 @@ class HttpSender:
             until = min(until, deadline)
         try:
             given = dict(self._headers())
-            _check(given)
+            check(given)
         except Exception as error:  # noqa: BLE001 - a credential provider is anybody's code
             return Unauthorised(f"the headers cannot be sent: {type(error).__name__}")
         headers = {"User-Agent": self._user_agent, **self._route.headers}
@@ -137,11 +138,11 @@ class HttpSender:
             sent, encoding = compressed(body, self._compression)
             self.raw_bytes, self.wire_bytes = len(body), len(sent)
             # Ours to say, whatever was given: the body is what it is.
-            ours = {"Content-Type": "application/x-protobuf", "Content-Encoding": encoding or "", "weir-frames": frames}
+            ours = {"Content-Type": "application/x-protobuf", "Content-Encoding": encoding or "", FRAMES: frames}
             _update(headers, ours)
             status, outcome = self._exchange(sent, headers, lane, until)
             if encoding is None or not _refuses_encoding(status, outcome):
-                return _hushed(outcome, [*given.values(), self._route.headers.get("Authorization", "")])
+                return hushed(outcome, [*given.values(), self._route.headers.get("Authorization", "")])
             # From now on as it is: this endpoint cannot decompress.
             self._compression = "none"
 
@@ -602,16 +603,6 @@ def _refuses_encoding(status: int, outcome: Outcome) -> bool:
     return status == 415 or (status == 400 and "content-encoding" in outcome.why.lower())
 
 
-def _check(headers: Mapping[str, str]) -> None:
-    """Raise ValueError for a header that `http.client` would refuse, whose own error repeats the value."""
-    for name, value in headers.items():
-        if not name or not name.isascii() or not name.isprintable() or " " in name or ":" in name:
-            raise ValueError("name")
-        value.encode("latin-1")
-        if any(letter in value for letter in "\r\n\0"):
-            raise ValueError("value")
-
-
 def _update(headers: dict[str, str], more: Mapping[str, str]) -> None:
     """Set headers whatever the case of their names; an empty value takes one away."""
     for name, value in more.items():
@@ -619,17 +610,3 @@ def _update(headers: dict[str, str], more: Mapping[str, str]) -> None:
             del headers[old]
         if value:
             headers[name] = value
-
-
-def _hushed(outcome: Outcome, secrets: list[str]) -> Outcome:
-    """The outcome, without the values of headers in its text: a server may well repeat the key that it refuses."""
-    text = outcome.message if isinstance(outcome, Delivered) else outcome.why
-    words = {word for value in secrets for word in (value, *value.split())} - {"Bearer", "Basic"}
-    shown = text
-    # The longest first: a word may be part of another. One of a few letters is no secret.
-    for word in sorted(words, key=len, reverse=True):
-        if len(word) > 3:
-            shown = shown.replace(word, "***")
-    if shown == text:
-        return outcome
-    return replace(outcome, message=shown) if isinstance(outcome, Delivered) else replace(outcome, why=shown)
