@@ -165,6 +165,33 @@ class TestAFlush:
         ended = launch.plain(program, **_environ(spool, backend.endpoint))
         assert ended.out == f"False 1 0 {spool}\nFalse True\n"
 
+    def test_is_for_what_was_there_when_it_was_called(self, launch: Launch, backend: Backend, tmp_path: Path) -> None:
+        """Threads that never pause do not make it fail, nor keep it waiting."""
+        program = """
+            import logging, threading
+            from opentelemetry import trace
+            from opentelemetry._logs import get_logger_provider
+            import otelweir
+            handle = otelweir.configure("shop")
+            busy = True
+            def serve():
+                while busy:
+                    with trace.get_tracer("shop").start_as_current_span("order"):
+                        logging.getLogger("shop").warning("order")
+            threads = [threading.Thread(target=serve) for _ in range(2)]
+            for thread in threads: thread.start()
+            while not handle.flush(20).delivered: pass
+            results = [handle.flush(20) for _ in range(5)]
+            print(*map(bool, results))
+            print(*(get_logger_provider().force_flush(20_000) for _ in range(5)))
+            print(*(trace.get_tracer_provider().force_flush(20_000) for _ in range(5)))
+            busy = False
+            for thread in threads: thread.join()
+        """
+        environ = _environ(tmp_path / "spool", backend.endpoint, WEIR_SHUTDOWN_TIMEOUT="20")
+        ended = launch.plain(program, **environ)
+        assert ended.out == "True True True True True\n" * 3
+
 
 class TestUpstreamsOwnExporters:
     def test_are_a_setting_away(self, launch: Launch, backend: Backend, tmp_path: Path) -> None:

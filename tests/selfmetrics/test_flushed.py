@@ -32,6 +32,22 @@ class TestTruth:
         assert flushed
         assert flushed.lanes == {"logs": Count(delivered=10)}
 
+    @pytest.mark.parametrize(
+        ("after", "newer", "expected"),
+        [
+            (Count(delivered=17, lost={Loss.SPOOL_FULL: 3}), 0, True),
+            (Count(delivered=17, lost={Loss.SPOOL_FULL: 3}, waiting=4), 4, True),
+            (Count(delivered=16, lost={Loss.SPOOL_FULL: 3}, waiting=1), 0, False),
+            (Count(delivered=16, lost={Loss.SPOOL_FULL: 3}, waiting=5), 4, False),
+            (Count(delivered=16, lost={Loss.SPOOL_FULL: 4}, waiting=4), 4, False),
+            (Count(delivered=1, waiting=2), 0, False),  # forked meanwhile
+        ],
+    )
+    def test_is_for_what_was_there_when_sending_began(self, after: Count, newer: int, expected: bool) -> None:
+        before: dict[Lane, Count] = {"logs": Count(7, {Loss.SPOOL_FULL: 3}, 10)}
+        flushed = Flushed.between(before, {"logs": after}, sent=before)
+        assert (bool(flushed), flushed.newer, flushed.waiting) == (expected, {"logs": newer}, after.waiting)
+
 
 def test_it_says_what_became_of_each_lane_since_it_began() -> None:
     accepted = Counter[Lane](traces=4, logs=163)

@@ -53,7 +53,9 @@ from otelweir.pipeline.sample.logs.rules import Rules
 from otelweir.pipeline.sample.logs.sampler import LogSampler
 from otelweir.pipeline.spool.otel import SpoolLogProcessor, SpoolSpanProcessor
 from otelweir.selfmetrics.flushed import Flushed
+from otelweir.selfmetrics.tally import Count
 from otelweir.settings import Loaded, Settings
+from otelweir.signals import Lane
 
 if TYPE_CHECKING:
     from otelweir.pipeline.sample.logs.flight import FlightRecorder
@@ -131,20 +133,23 @@ class Handle:
 
         Returns:
             How many records were delivered meanwhile, how many wait still, and how many were lost and why. True, as a
-            condition, only if all of it arrived.
+            condition, only if all of it arrived that was there when the call was made.
         """
         if self.ended:
             return Flushed()
+        sent: dict[Lane, Count] = {}
 
         def work(until: float) -> bool:
             self.send_rollups()
             with self._together():
                 done = self._flushed([*self._own, *self._others], until)
             if self._delivery is not None:
+                # From here on: roll-ups and metrics are among what has to arrive.
+                sent.update(self._delivery.tally.now())
                 self._delivery.flush(max(0.0, until - time.monotonic()))
             return done
 
-        return self._run(work, timeout_s)
+        return self._run(work, timeout_s, sent)
 
     def shutdown(self, timeout_s: float | None = None) -> Flushed:
         """Send the last roll-ups and what is waiting, then stop. Called again, does nothing.
@@ -195,8 +200,16 @@ class Handle:
         if self.sampler is not None and self._logger_provider is not None:
             send_rollups(self.sampler, self._logger_provider)
 
-    def _run(self, work: Callable[[float], bool], timeout_s: float) -> Flushed:
-        """Do something on the keeper's thread, by a time of the monotonic clock; says what became of what waited."""
+    def _run(
+        self, work: Callable[[float], bool], timeout_s: float, sent: Mapping[Lane, Count] | None = None
+    ) -> Flushed:
+        """Do something on the keeper's thread, by a time of the monotonic clock; says what became of what waited.
+
+        Args:
+            work: What to do.
+            timeout_s: How long it may take.
+            sent: Gets a look at the tally as sending begins; None where nothing may come after that.
+        """
         if self._keeper is None:
             return Flushed()
         delivery = self._delivery
@@ -207,7 +220,7 @@ class Handle:
         others = in_time and done == [True] and self._failures() == failed
         if delivery is None:
             return Flushed(others=others)
-        return Flushed.between(before, delivery.tally.now(), delivery.folder, others=others)
+        return Flushed.between(before, delivery.tally.now(), delivery.folder, others=others, sent=sent or None)
 
     def _together(self) -> AbstractContextManager[None]:
         return self._delivery.together() if self._delivery is not None else nullcontext()

@@ -202,10 +202,10 @@ class Delivery:
         before = self.tally.now()
         if self._thread is not None:
             self._thread.flush(timeout_s)
-        return self._flushed(before)
+        return Flushed.between(before, self.tally.now(), self.folder, sent=before)
 
     def flush_lane(self, lane: Lane, timeout_s: float) -> bool:
-        """Send what waits; whether all of a lane arrived that waited at the beginning, or came meanwhile."""
+        """Send what waits; whether all of a lane arrived that waited at the beginning."""
         if self._together:
             return True
         return self.flush(timeout_s).complete(lane)

@@ -12,17 +12,19 @@ from otelweir.signals import LANES, Lane, Loss
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """The result of a flush. True only if nothing waits and nothing was lost since it began.
+    """The result of a flush. True only if nothing waits that was there to be sent, and nothing was lost since it began.
 
     Attributes:
         lanes: For each lane what was delivered and lost since the flush began, and what waits at its end.
         where: The folder in which it waits; None where that is memory.
         others: Whether exporters that keep no count, such as OpenTelemetry's own, took all that they were given.
+        newer: How many of those that wait came when sending had begun; the next flush is for them.
     """
 
     lanes: Mapping[Lane, Count] = field(default_factory=dict)
     where: Path | None = None
     others: bool = True
+    newer: Mapping[Lane, int] = field(default_factory=dict)
 
     @classmethod
     def between(
@@ -32,10 +34,21 @@ class Flushed:
         where: Path | None = None,
         *,
         others: bool = True,
+        sent: Mapping[Lane, Count] | None = None,
     ) -> Flushed:
-        """From two looks at the tally (`Tally.now`), one as the flush began and one at its end."""
+        """From two looks at the tally (`Tally.now`), one as the flush began and one at its end.
+
+        Args:
+            before: The look as it began.
+            after: The look at its end.
+            where: The folder in which it waits; None where that is memory.
+            others: Whether exporters that keep no count took all that they were given.
+            sent: A look as sending began, the oldest first. Other threads may have added to a lane since, and that is
+                no failure of the flush. None where all that waits at the end should have arrived.
+        """
         lanes = {lane: _since(before.get(lane, Count()), after[lane]) for lane in LANES if lane in after}
-        return cls(lanes, where, others)
+        newer = {} if sent is None else {lane: _newer(sent.get(lane, Count()), after[lane]) for lane in lanes}
+        return cls(lanes, where, others, newer)
 
     @property
     def delivered(self) -> int:
@@ -53,9 +66,9 @@ class Flushed:
         return sum(count.waiting for count in self.lanes.values())
 
     def complete(self, lane: Lane) -> bool:
-        """Whether nothing of a lane waits, and nothing of it was lost since the flush began."""
+        """Whether nothing of a lane waits that was there to be sent, and none of it was lost since the flush began."""
         count = self.lanes.get(lane, Count())
-        return not count.waiting and not count.lost
+        return count.waiting <= self.newer.get(lane, 0) and not count.lost
 
     def __bool__(self) -> bool:
         return self.others and all(map(self.complete, self.lanes))
@@ -87,3 +100,9 @@ def _since(before: Count, after: Count) -> Count:
         if (more := records - before.lost.get(why, 0)) > 0:
             lost[why] = more
     return Count(max(0, after.delivered - before.delivered), lost, after.waiting)
+
+
+def _newer(sent: Count, after: Count) -> int:
+    """How many of those that wait came after a look: what was taken by then and has not come to an end is older."""
+    older = sent.accepted - (after.accepted - after.waiting)
+    return after.waiting - min(after.waiting, max(0, older))
