@@ -563,6 +563,35 @@ class TestDrain:
         assert output.count("20 records (traces 10, logs 10) delivered.") == 2
         assert processes_in(folder / "cart") == {}
 
+    def test_told_to_end_it_looks_once_more(self, tmp_path: Path, backend: Backend) -> None:
+        """As a sidecar it is told to end as soon as the service has ended, which may have left something."""
+        folder = tmp_path / "shop"
+        with start("drain", folder, "--follow", "--endpoint", backend.endpoint) as process:
+            application(folder)
+            until(lambda: len(backend.logs) == 10 and len(backend.spans) == 10)
+            process.send_signal(signal.SIGSTOP)
+            application(folder)
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+            output, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+        assert "40 records (traces 20, logs 20) delivered." in output
+        assert len(backend.logs) == len(backend.spans) == 20
+
+    def test_told_to_end_in_an_outage_it_keeps_to_its_time(self, tmp_path: Path) -> None:
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            where = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+            folder = tmp_path / "shop"
+            application(folder)
+            with start("drain", folder, "--follow", "--timeout", "1", "--endpoint", where) as process:
+                until(lambda: "orphan" not in processes_in(folder).values())
+                process.send_signal(signal.SIGTERM)
+                output, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+        assert "20 records (traces 10, logs 10) still wait" in output
+        assert waiting(folder) == 20
+
     def test_shows_progress_on_a_terminal(self, shop: Path, backend: Backend) -> None:
         code, shown = in_terminal("drain", shop, "--endpoint", backend.endpoint)
         assert code == 0

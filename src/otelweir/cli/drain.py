@@ -80,6 +80,9 @@ def command(
 
     Exits with 0 when everything was delivered, with 1 when something still waits or was refused, and says where it is
     and what to do; with 130 after Ctrl-C, which leaves on disk what was not delivered.
+
+    With --follow, SIGTERM makes it look once more and send what it finds, for as long as --timeout says, so that a
+    sidecar that is ended after the service sends the service's last records. It exits with 0, however much waits.
     """
     from otelweir.distro.drain import Stop, Ways
     from otelweir.settings import load
@@ -90,12 +93,12 @@ def command(
             f"{printable(where.folder)} is the folder of a process; name that of its service, the one above",
             param_hint="FOLDER",
         )
-    with Stop() as stop:
+    with Stop(last_round=follow) as stop:
         ways = Ways(os.environ, load(os.environ).settings, endpoint, stop)
         drains: dict[Path, Drain] = {}
         try:
             if follow:
-                _follow(folder, ways, drains, aside=aside, quiet=as_json)
+                _follow(folder, ways, drains, timeout, aside=aside, quiet=as_json)
             else:
                 _once(where, ways, drains, timeout, aside=aside, quiet=as_json)
         except KeyboardInterrupt:
@@ -118,15 +121,17 @@ def _once(where: Where, ways: Ways, drains: dict[Path, Drain], timeout: float, *
                 break
 
 
-def _follow(folder: Path | None, ways: Ways, drains: dict[Path, Drain], *, aside: bool, quiet: bool) -> None:
-    from otelweir.distro.drain import ADOPT_S
+def _follow(
+    folder: Path | None, ways: Ways, drains: dict[Path, Drain], timeout: float, *, aside: bool, quiet: bool
+) -> None:
+    from otelweir.distro.drain import ADOPT_S, run
 
     if not quiet:
         click.echo("Sending what ended processes left, until Ctrl-C.", err=True)
     left_alone: set[Path] = set()
     with _progress(drains, quiet=quiet) as told:
         looked = -ADOPT_S
-        while True:
+        while not ways.stop.asked:
             if time.monotonic() - looked >= ADOPT_S:
                 with suppress(click.ClickException):  # it was there, and may be again
                     _join(where_is(folder), ways, drains, left_alone, aside=aside)
@@ -138,6 +143,9 @@ def _follow(folder: Path | None, ways: Ways, drains: dict[Path, Drain], *, aside
             told()
             if not went or ways.stop.number:
                 ways.stop.pause(0.2)
+        with suppress(click.ClickException):
+            _join(where_is(folder), ways, drains, left_alone, aside=False)
+        run(list(drains.values()), ways.stop, timeout, told)
 
 
 def _join(where: Where, ways: Ways, drains: dict[Path, Drain], left_alone: set[Path], *, aside: bool) -> None:

@@ -34,10 +34,20 @@ _MOMENT_S: Final = 0.02
 
 
 class Stop:
-    """Ctrl-C and a request to end. They interrupt what waits, for an answer or for the time; the second, anything."""
+    """Ctrl-C and a request to end. They interrupt what waits, for an answer or for the time; the second, anything.
 
-    def __init__(self) -> None:
+    Args:
+        last_round: Whether the first request to end (SIGTERM) interrupts nothing, and only says that it came.
+
+    Attributes:
+        number: Of the signal that came; 0 as long as none did.
+        asked: Whether a request to end came that interrupted nothing.
+    """
+
+    def __init__(self, *, last_round: bool = False) -> None:
         self.number = 0
+        self.asked = False
+        self._last_round = last_round
         self._waits = False
 
     def __enter__(self) -> Stop:
@@ -52,6 +62,9 @@ class Stop:
             signal.signal(number, handler)
 
     def _tell(self, number: int, _: object) -> None:
+        if number == signal.SIGTERM and self._last_round and not (self.asked or self.number):
+            self.asked = True
+            return
         again, self.number = self.told(), number
         if self._waits or again:
             raise KeyboardInterrupt
