@@ -563,6 +563,24 @@ class TestDrain:
         assert output.count("20 records (traces 10, logs 10) delivered.") == 2
         assert processes_in(folder / "cart") == {}
 
+    @pytest.mark.parametrize("there", [True, False], ids=["empty", "missing"])
+    def test_follows_a_folder_before_the_first_service(self, there: bool, tmp_path: Path, backend: Backend) -> None:
+        """As a sidecar it is started first, on a new volume, and what comes may be several services."""
+        volume = tmp_path / "volume"
+        if there:
+            volume.mkdir()
+        with start("drain", volume, "--follow", "--endpoint", backend.endpoint) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("Sending what ended processes left")
+            application(volume / "cart")
+            until(lambda: len(backend.logs) == 10)
+            application(volume / "shop")
+            until(lambda: len(backend.logs) == 20)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert sorted(path.name for path in volume.iterdir()) == ["cart", "shop"]
+
     def test_told_to_end_it_looks_once_more(self, tmp_path: Path, backend: Backend) -> None:
         """As a sidecar it is told to end as soon as the service has ended, which may have left something."""
         folder = tmp_path / "shop"

@@ -87,7 +87,7 @@ def command(
     from otelweir.distro.drain import Stop, Ways
     from otelweir.settings import load
 
-    where = where_is(folder)
+    where = where_is(folder, later=follow)
     if any(PROCESS.fullmatch(path.name) for path in where.services):
         raise click.BadParameter(
             f"{printable(where.folder)} is the folder of a process; name that of its service, the one above",
@@ -134,7 +134,7 @@ def _follow(
         while not ways.stop.asked:
             if time.monotonic() - looked >= ADOPT_S:
                 with suppress(click.ClickException):  # it was there, and may be again
-                    _join(where_is(folder), ways, drains, left_alone, aside=aside)
+                    _join(where_is(folder, later=True), ways, drains, left_alone, aside=aside)
                 aside = False
                 looked = time.monotonic()
             went = False
@@ -144,7 +144,7 @@ def _follow(
             if not went or ways.stop.number:
                 ways.stop.pause(0.2)
         with suppress(click.ClickException):
-            _join(where_is(folder), ways, drains, left_alone, aside=False)
+            _join(where_is(folder, later=True), ways, drains, left_alone, aside=False)
         run(list(drains.values()), ways.stop, timeout, told)
 
 

@@ -33,8 +33,11 @@ class Where:
         return f"No spool in {printable(self.folder)}: {why}."
 
 
-def where_is(folder: Path | None) -> Where:
+def where_is(folder: Path | None, *, later: bool = False) -> Where:
     """Resolve the argument.
+
+    Args:
+        later: Whether services may yet come: a folder need not exist, and an empty one need not be a service's.
 
     Raises:
         BadParameter: It names no folder.
@@ -45,7 +48,7 @@ def where_is(folder: Path | None) -> Where:
     if folder is None:
         folder = Path(variable).expanduser().absolute() if variable else default_root(os.environ)
     try:
-        if given and not folder.exists():
+        if given and not later and not folder.exists():
             raise click.BadParameter(f"{printable(folder)} does not exist", param_hint="FOLDER")
         if folder.exists() and not folder.is_dir():
             raise click.BadParameter(
@@ -56,6 +59,6 @@ def where_is(folder: Path | None) -> Where:
         raise click.ClickException(
             f"{printable(folder)} cannot be read: {error.strerror}. Run this as the user that the service runs as."
         ) from None
-    if not found and folder.exists() and (given or variable):
+    if not found and not later and folder.exists() and (given or variable):
         found = [folder]  # that of a service of which nothing is left
     return Where(folder, found)
