@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelweir.pipeline.sample.spans.argument import flaw_of, rules_from, rules_of
+from otelweir.pipeline.sample.spans.argument import flaw_of, policy_of, rules_of
 from otelweir.pipeline.sample.spans.rules import SpanRule, TraceRules
 
 POLICY = """\
@@ -90,8 +90,19 @@ class TestAPolicy:
         path = tmp_path / "policy.yaml"
         path.write_text(POLICY)
         assert rules_of(str(path)) == RULES
-        assert rules_from("", str(path)) == RULES
-        assert rules_from("0.5", str(path)) == TraceRules(0.5)
+
+    @pytest.mark.parametrize(
+        ("argument", "policy_file", "expected"),
+        [
+            ("", "/etc/policy.yaml", "/etc/policy.yaml"),
+            ("0.5", "/etc/policy.yaml", None),
+            ("rate=0.5", "", None),
+            ("./own.yaml", "/etc/policy.yaml", "./own.yaml"),
+            ("", "", None),
+        ],
+    )
+    def test_is_the_arguments_or_else_the_services(self, argument: str, policy_file: str, expected: str | None) -> None:
+        assert policy_of(argument, policy_file) == expected
 
     def test_that_says_nothing_of_traces_keeps_all(self, tmp_path: Path) -> None:
         path = tmp_path / "policy.json"

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -188,6 +189,16 @@ class TestTheEnd:
                 pass
             one.provider.force_flush()
         assert set(one.spans()) == {"root", "child"}
+
+
+def test_what_is_held_grows_old_where_nothing_happens_any_more() -> None:
+    one = Setup(trace_tail_rate=1.0, trace_tail_max_age=0.2)
+    root = one.tracer.start_span("root")
+    one.tracer.start_span("child", context=trace.set_span_in_context(root)).end()
+    deadline = time.monotonic() + 30
+    while not one.spans() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert set(one.spans()) == {"child"}
 
 
 def test_tasks_and_threads_keep_their_traces_apart() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,12 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, SamplingResult
+from opentelemetry.sdk.trace._sampling_experimental import (
+    composable_parent_threshold,
+    composable_traceid_ratio_based,
+    composite_sampler,
+)
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -154,6 +161,7 @@ class TestByName:
 
     def test_what_is_told_of_it_has_no_credentials(self, caplog: pytest.LogCaptureFixture) -> None:
         sampler("https://me:hush@example.com/policy.yaml")
+        sampler("rate=https://me:hush@example.com")
         assert "OTEL_TRACES_SAMPLER_ARG=" in caplog.text and "hush" not in caplog.text
 
     def test_without_an_argument_it_reads_the_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +169,113 @@ class TestByName:
         monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "rate=0.25,remote=ignore")
         assert sampler().get_description() == "WeirSampler{rate=0.25,remote=ignore}"
         assert sampler("").get_description() == "WeirSampler{rate=1}"
+
+
+class TestAPolicy:
+    POLICY = "traces:\n  rules:\n    - {span: 'GET *', rate: %s}\n"
+
+    @staticmethod
+    def kept(one: Sampler) -> bool:
+        return one.should_sample(Context(), HIGH, "GET /cart").decision is Decision.RECORD_AND_SAMPLE
+
+    def test_is_followed(self, tmp_path: Path) -> None:
+        """As that for logs is: a change needs no restart."""
+        path = tmp_path / "policy.yaml"
+        path.write_text(self.POLICY % 0)
+        one = sampler(str(path))
+        assert not self.kept(one)
+        for text, expected in ((self.POLICY % 1, True), ("traces: [", True), (self.POLICY % 0.0, False)):
+            path.write_text(text)
+            deadline = time.monotonic() + 30
+            while self.kept(one) is not expected and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert self.kept(one) is expected
+        path.unlink()
+        assert not self.kept(one)
+
+    def test_that_comes_later_is_found(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        path = tmp_path / "policy.yaml"
+        one = WeirSampler()
+        one.follow(str(path))
+        assert self.kept(one) and "WEIR-POLICY-001" in caplog.text
+        path.write_text(self.POLICY % 0)
+        follower = one._follower
+        assert follower is not None and follower.look()
+        assert not self.kept(one)
+        assert one.get_description() == "WeirSampler{rate=1,rules=1}"
+
+    def test_is_followed_in_a_forked_child(self, tmp_path: Path) -> None:
+        path = tmp_path / "policy.yaml"
+        path.write_text(self.POLICY % 1)
+        one = sampler(str(path))
+        child = os.fork()
+        if child == 0:
+            deadline = time.monotonic() + 30
+            while self.kept(one) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            os._exit(int(self.kept(one)))
+        path.write_text(self.POLICY % 0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def test_that_is_changed_does_not_forget_what_was_refused(self) -> None:
+        one = WeirSampler(TraceRules(per_second=1.0))
+        results = [ask(one, Context(), HIGH) for _ in range(30)]
+        refused = one.refused()
+        assert refused == sum(result.decision is Decision.DROP for result in results) > 0
+        one.apply(TraceRules(rate=0.5))
+        assert one.refused() == refused
+
+
+@pytest.mark.parametrize("power", range(6))
+def test_decides_as_the_sdks_own_consistent_sampler(power: int) -> None:
+    """Upstream's, still an experiment, is the specification in code."""
+    rate = 0.5**power
+    theirs = composite_sampler(composable_parent_threshold(composable_traceid_ratio_based(rate)))
+    ours = WeirSampler(TraceRules(rate=rate))
+    chance = random.Random(power)
+    for _ in range(300):
+        trace_id = chance.getrandbits(128)
+        threshold = f"th:{chance.choice(['0', '8', 'c', 'e', 'ff8'])}"
+        value = chance.choice([threshold, f"{threshold};rv:{chance.getrandbits(56):014x}", "xy:1"])
+        state = [("vendor", "x"), ("ot", value)]
+        for context, came in (
+            (Context(), []),
+            (below(trace_id, remote=True, sampled=True, state=state), state),
+            (below(trace_id, remote=True, sampled=False, state=state[:1]), state[:1]),
+        ):
+            their = theirs.should_sample(context, trace_id, "a", trace_state=TraceState(came))
+            our = ours.should_sample(context, trace_id, "a")
+            if their.decision is Decision.DROP and came == state:
+                # A parent that is sampled by a threshold that cannot be true: upstream believes that, and we the flag.
+                assert our.decision is Decision.RECORD_AND_SAMPLE
+                assert members(our) == {"vendor": "x", **({"ot": value[-17:]} if "rv:" in value else {})}
+                continue
+            assert our.decision is their.decision
+            assert members(our) == members(their)
+
+
+@given(
+    st.lists(st.tuples(st.from_regex(r"[a-z]{1,4}", fullmatch=True), st.just("x")), max_size=31),
+    st.sampled_from([None, "th:8", "rv:0123456789abcd;th:4", "xy:1", "th:0"]),
+    st.floats(0, 1),
+)
+def test_a_tracestate_that_was_changed_is_one_like_any_other(
+    others: list[tuple[str, str]], ours: str | None, rate: float
+) -> None:
+    """It is made without checking again what was checked; nobody should see a difference."""
+    given_state = dict([*others, *([("ot", ours)] if ours else [])])
+    context = below(HIGH, remote=True, sampled=True, state=list(given_state.items()))
+    found = ask(WeirSampler(TraceRules(rate=rate, remote="ignore")), context, HIGH).trace_state
+    if found is None:
+        return
+    plain = TraceState(list(found.items()))
+    assert found == plain and found.to_header() == plain.to_header() and repr(found) == repr(plain)
+    assert list(found) == list(plain) == list(found.keys()) and list(found.values()) == list(plain.values())
+    assert len(found) == len(plain) and ("ot" in found) == ("ot" in plain) and found.get("ot") == plain.get("ot")
+    assert found.add("new", "1") == plain.add("new", "1")
+    assert found.update("ot", "th:1") == plain.update("ot", "th:1")
+    for key in given_state:
+        assert found.delete(key) == plain.delete(key)
 
 
 def test_a_forked_child_has_limits_of_its_own() -> None:

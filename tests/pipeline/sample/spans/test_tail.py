@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otelweir.pipeline.sample.spans.quantile import GROWTH, LEAST_COUNT, Usual
@@ -118,6 +119,75 @@ class TestWeights:
             errors_kept += release.ruling.reason == "error"
         assert weights == pytest.approx(20_000, rel=0.05)
         assert errors_kept == pytest.approx(200, abs=50)
+
+    @given(st.integers(0, 2**32), st.sampled_from([(2, 1000), (1000, 4), (20, 30)]))
+    @settings(max_examples=20, deadline=None)
+    def test_add_up_where_there_is_no_room(self, seed: int, bounds: tuple[int, int]) -> None:
+        """What is decided early is decided by the same randomness: an error that comes too late biases nothing."""
+        chance = random.Random(seed)
+        tail: Tail[int] = Tail(TailRules(rate=0.25, max_traces=bounds[0], max_spans=bounds[1]), Clock())
+        weights, spans = 0.0, 0
+        randomness: dict[int, int] = {}
+        unfinished: list[int] = []
+        released: list[Release[int]] = []
+        for trace in range(4000):
+            if len(unfinished) > 50 or (unfinished and trace % 3 == 0):
+                ended = unfinished.pop(chance.randrange(len(unfinished)))
+                what = facts(root=True, error=chance.random() < 0.02)
+                released += tail.end(ended, ended, what, lambda ended=ended: Chance(0, randomness[ended]))  # type: ignore[misc]
+                spans += 1
+            randomness[trace] = chance.getrandbits(56)
+            unfinished.append(trace)
+            released += tail.begin(trace, Chance(0, randomness[trace]))
+            for _ in range(chance.randrange(3)):
+                released += tail.end(trace, trace, facts(), lambda trace=trace: Chance(0, randomness[trace]))  # type: ignore[misc]
+                spans += 1
+        released += tail.decide_all()
+        weights = sum(release.ruling.weight * len(release.spans) for release in released if release.ruling.kept)
+        assert sum(len(release.spans) for release in released) == spans
+        assert weights == pytest.approx(spans, rel=0.2)
+        assert repr(tail) == "<Tail holds 0 traces, 0 spans, 0 bytes>"
+
+
+class TestWhatComesInBetween:
+    """Signal handlers and finalizers run in the thread that is at work in the tail."""
+
+    def test_waits_until_that_is_done(self) -> None:
+        tail: Tail[str] = Tail(TailRules(rate=1.0), Clock())
+        tail.begin(2, ALL)
+
+        def interrupted() -> Chance:
+            assert end(tail, 2, "between", ALL, root=True) == []
+            assert tail.scored(2, 1.0) == [] and tail.begin(3, ALL) == [] and tail.grow_old() == []
+            return ALL
+
+        found: list[Release[str]] = []
+
+        def work() -> None:
+            found.extend(tail.end(1, "late", facts(), interrupted))
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(30)
+        assert [(release.trace_id, release.spans) for release in found] == [(1, ["late"]), (2, ["between"])]
+        assert repr(tail) == "<Tail holds 1 traces, 0 spans, 0 bytes>"
+
+    def test_a_flush_lets_out_all_that_nobody_is_at(self) -> None:
+        """After a signal there may be nothing more."""
+        tail: Tail[str] = Tail(TailRules(rate=1.0), Clock())
+        for trace in (2, 3):
+            tail.begin(trace, ALL)
+            end(tail, trace, f"span of {trace}", ALL)
+        flushed: list[Release[str]] = []
+
+        def interrupted() -> Chance:
+            flushed.extend(tail.decide_all())
+            return ALL
+
+        found = tail.end(1, "late", facts(), interrupted)
+        assert [release.spans for release in flushed] == [["span of 2"], ["span of 3"]]
+        assert [release.spans for release in found] == [["late"]]
+        assert repr(tail) == "<Tail holds 0 traces, 0 spans, 0 bytes>"
 
 
 class TestWhatIsCertainIsNotHeld:

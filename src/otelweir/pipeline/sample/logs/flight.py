@@ -87,7 +87,8 @@ class FlightRecorder:
 
     def after_fork(self) -> None:
         """In the child: what waits is the parent's. Also how it all begins."""
-        self._lock = threading.Lock()
+        # Reentrant, for signal handlers and finalizers that run in between.
+        self._lock = threading.RLock()
         self.recent: tuple[Any, Any, Any] = _NOTHING
         self.rings: OrderedDict[int, deque[Entry]] = OrderedDict()
         self._tokens = max(float(self._records), BURST_S * self._per_second)

@@ -11,8 +11,9 @@ from typing import Final
 
 from otelweir import errors
 from otelweir.pipeline.sample.logs.document import MAX_BYTES
-from otelweir.pipeline.sample.logs.policy import parse
+from otelweir.pipeline.sample.logs.policy import Policy, parse
 from otelweir.pipeline.sample.logs.rules import Overlay
+from otelweir.variables import scrubbed
 
 _JUST_NOW_S: Final = 0.1
 
@@ -39,28 +40,36 @@ class PolicyFile:
 
     def look(self) -> bool:
         """Read the file if it changed; True when that changed the policy."""
+        policy = self.news()
+        if policy is None:
+            return False
+        overlay = policy.overlay(Path(self._path).name)
+        changed = overlay != self.overlay
+        self.overlay = overlay
+        return changed
+
+    def news(self) -> Policy | None:
+        """What the file says, if it changed and is good; what is wrong with it is warned of."""
         try:
             if self._stamp is not None and _stamp(Path(self._path).stat()) == self._stamp:
-                return False
+                return None
             data, self._stamp = _contents(self._path)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             self._stamp = self._digest = None
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self._trouble.say(errors.POLICY_UNREADABLE, f"{self._path}: {why}")
-            return False
+            self._trouble.say(errors.POLICY_UNREADABLE, scrubbed(f"{self._path}: {why}"))
+            return None
         digest = blake2b(data).digest()
         if digest == self._digest:
-            return False
+            return None
         self._digest = digest
         try:
-            overlay = parse(data, self._path).overlay(Path(self._path).name)
+            policy = parse(data, self._path)
         except errors.PolicyError as error:
-            self._trouble.say(error.problem, error.detail)
-            return False
+            self._trouble.say(error.problem, scrubbed(error.detail))
+            return None
         self._trouble.over()
-        changed = overlay != self.overlay
-        self.overlay = overlay
-        return changed
+        return policy
 
 
 def _stamp(seen: os.stat_result) -> tuple[int, ...]:

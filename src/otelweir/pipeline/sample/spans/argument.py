@@ -65,17 +65,16 @@ def rules_of(argument: str) -> TraceRules:
     )
 
 
-def rules_from(argument: str, policy_file: str) -> TraceRules:
-    """What an argument asks for; where it is empty, what the policy file says about traces.
+def policy_of(argument: str, policy_file: str) -> str | None:
+    """The path of the policy that an argument names; where it is empty, of the policy file; None for no policy.
 
     Args:
         argument: Of the sampler.
         policy_file: What `WEIR_POLICY_FILE` says; empty for none.
-
-    Raises:
-        ValueError: What is wrong, in words.
     """
-    return _from_file(policy_file) if policy_file and not argument.strip() else rules_of(argument)
+    argument = argument.strip()
+    path = argument if argument and _is_path(argument) else "" if argument else policy_file
+    return os.path.expanduser(path) if path else None  # noqa: PTH111 - the path is shown as the user wrote it
 
 
 def flaw_of(argument: str) -> str | None:

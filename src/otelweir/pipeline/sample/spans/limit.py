@@ -58,7 +58,8 @@ class RateLimit:
 
     def begin_anew(self, now: float) -> None:
         """Forget what came; for a forked child, too, where the lock may be held by a thread that is gone."""
-        self._lock = threading.Lock()
+        # Reentrant, for signal handlers and finalizers that run in between.
+        self._lock = threading.RLock()
         self.rate = self._most
         self._seen = 0
         self._usual_per_s: float | None = None

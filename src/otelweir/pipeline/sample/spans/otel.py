@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
@@ -20,13 +22,16 @@ from opentelemetry.util.types import Attributes
 
 from otelweir import errors
 from otelweir.pipeline.sample.spans import tracestate
-from otelweir.pipeline.sample.spans.argument import WORDS, rules_from
+from otelweir.pipeline.sample.spans.argument import WORDS, policy_of, rules_of
 from otelweir.pipeline.sample.spans.head import Head
 from otelweir.pipeline.sample.spans.rules import KINDS, Kind, TraceRules
 from otelweir.pipeline.sample.spans.settings import TraceSamplingSettings
 from otelweir.pipeline.sample.spans.tail import Chance, Facts, Release, Ruling, Tail, TailRules
 from otelweir.pipeline.sample.spans.tracestate import KEY, MASK
 from otelweir.variables import read, scrubbed
+
+if TYPE_CHECKING:
+    from otelweir.pipeline.sample.spans.follow import PolicyFollower
 
 _ARGUMENT: Final = "OTEL_TRACES_SAMPLER_ARG"
 _MAX_MEMBERS: Final = 32
@@ -38,6 +43,18 @@ _KINDS: Final[dict[SpanKind | None, Kind]] = {
     None: "internal",
     **{SpanKind[name.upper()]: name for name in KINDS},
 }
+
+
+class _Kept(TraceState):
+    """The tracestate of a trace that begins here and is kept.
+
+    Attributes:
+        threshold: By which it is kept; None where that is not known.
+    """
+
+    def __init__(self, threshold: int | None) -> None:
+        super().__init__(None if threshold is None else [(KEY, f"th:{tracestate.digits(threshold)}")])
+        self.threshold = threshold
 
 
 class WeirSampler(Sampler):
@@ -54,13 +71,10 @@ class WeirSampler(Sampler):
     """
 
     def __init__(self, rules: TraceRules | None = None) -> None:
-        rules = rules or TraceRules()
-        self._ignore_remote = rules.remote == "ignore"
-        self._head: Head[TraceState] = Head(
-            rules, lambda threshold: TraceState([(KEY, f"th:{tracestate.digits(threshold)}")]), TraceState()
-        )
-        self._description = f"WeirSampler{{{_described(rules)}}}"
-        _in_child(self._head.after_fork)
+        self._refused = 0
+        self._set(rules or TraceRules())
+        self._follower: PolicyFollower | None = None
+        _in_child(self._after_fork)
 
     def __repr__(self) -> str:
         return f"<WeirSampler {self._head!r}>"
@@ -86,7 +100,8 @@ class WeirSampler(Sampler):
         try:
             if parent.is_valid:
                 return self._anew(parent, trace_id, name, kind, attributes)
-            decided = self._head.decide(name, _KINDS[kind], attributes, trace_id & MASK)
+            said = _KINDS[kind] if self._asks_kind else "internal"
+            decided = self._head.decide(name, said, attributes, trace_id & MASK)
         except Exception as error:  # noqa: BLE001 - our bug must not become the host's
             errors.warn(errors.TRACE_SAMPLE_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
             return SamplingResult(_KEEP, attributes, parent.trace_state if parent.is_valid else None)
@@ -99,29 +114,61 @@ class WeirSampler(Sampler):
 
     def refused(self) -> int:
         """Traces that found no room within a limit, so far in this process."""
-        return self._head.refused()
+        return self._refused + self._head.refused()
+
+    def apply(self, rules: TraceRules) -> None:
+        """Decide by other rules from now on. Limits begin anew."""
+        self._refused += self._head.refused()
+        self._set(rules)
+
+    def follow(self, path: str) -> None:
+        """Decide by what a policy file says, now and whenever it changes; by what was there while it says nothing.
+
+        Args:
+            path: Of the file. What is wrong with it is warned of.
+        """
+        # Only here: it brings pydantic.
+        from otelweir.pipeline.sample.spans.follow import PolicyFollower
+
+        self._follower = PolicyFollower(path, self)
+        self._follower.look()
+        self._follower.watch()
+
+    def _set(self, rules: TraceRules) -> None:
+        self._head: Head[_Kept] = Head(rules, _Kept, _Kept(None))
+        self._ignore_remote = rules.remote == "ignore"
+        # To look a kind up takes a tenth of the decision.
+        self._asks_kind = bool(rules.rules)
+        self._description = f"WeirSampler{{{_described(rules)}}}"
+
+    def _after_fork(self) -> None:
+        self._head.after_fork()
+        if self._follower is not None:
+            self._follower.watch()
 
     def _anew(
         self, parent: SpanContext, trace_id: int, name: str, kind: SpanKind | None, attributes: Attributes
     ) -> SamplingResult:
         """Decide on a trace that another service has begun, whatever it decided."""
         before = parent.trace_state
-        value = before.get(KEY, "")
-        randomness = tracestate.parse(value).randomness
-        decided = self._head.decide(
-            name, _KINDS[kind], attributes, trace_id & MASK if randomness is None else randomness
-        )
-        own = None if decided is None else tracestate.parse(decided.get(KEY, "")).threshold
-        if decided is not None and not before:
+        value, rest, randomness = "", "", None
+        if KEY in before:
+            value = before[KEY]
+            _, randomness, rest = tracestate.parse(value)
+        said = _KINDS[kind] if self._asks_kind else "internal"
+        decided = self._head.decide(name, said, attributes, trace_id & MASK if randomness is None else randomness)
+        if decided is None:
+            return SamplingResult(_DROP, None, before if rest == value else _Changed(before, rest))
+        if not value and not before:
             return SamplingResult(_KEEP, attributes, decided)
-        state = _with_ot(before, tracestate.with_threshold(value, own))
-        return SamplingResult(_DROP, None, state) if decided is None else SamplingResult(_KEEP, attributes, state)
+        return SamplingResult(_KEEP, attributes, _with_threshold(before, value, decided.threshold))
 
 
 def sampler(argument: str | None = None) -> Sampler:
     """The sampler that an argument asks for; what `OTEL_TRACES_SAMPLER=weir` calls.
 
-    An argument that cannot be used is reported, and the SDK's default sampler takes the place: every trace is kept.
+    An argument that cannot be used is reported, and the SDK's default sampler takes the place: every trace is kept. A
+    policy is followed while the service runs; until it is good for the first time, every trace is kept.
 
     Args:
         argument: As in `OTEL_TRACES_SAMPLER_ARG`; None reads that variable, as declarative configuration gives none.
@@ -129,13 +176,13 @@ def sampler(argument: str | None = None) -> Sampler:
     """
     given = os.environ.get(_ARGUMENT, "") if argument is None else argument
     try:
-        return WeirSampler(rules_from(given, os.environ.get("WEIR_POLICY_FILE", "").strip()))
+        if (policy := policy_of(given, os.environ.get("WEIR_POLICY_FILE", "").strip())) is not None:
+            found = WeirSampler()
+            found.follow(policy)
+            return found
+        return WeirSampler(rules_of(given))
     except ValueError as error:
-        what = (
-            f"{_ARGUMENT}={scrubbed(given)!r} is not {WORDS}"
-            if given.strip()
-            else "The policy cannot be used for traces"
-        )
+        what = f"{_ARGUMENT}={scrubbed(given)!r} is not {WORDS}"
         errors.warn(errors.BAD_VALUE, f"{what} ({scrubbed(str(error))}); traces are sampled by parentbased_always_on")
     except Exception as error:  # noqa: BLE001 - the service has to start, and its traces to be seen
         errors.warn(errors.TRACE_SAMPLE_FAILED, f"{_ARGUMENT}: {type(error).__name__}: {error}", exc_info=error)
@@ -145,19 +192,86 @@ def sampler(argument: str | None = None) -> Sampler:
 def _consistent(state: TraceState, trace_id: int) -> TraceState:
     """The tracestate of a sampled parent; without its threshold, if that says that it was not sampled."""
     value = state[KEY]
-    threshold, randomness = tracestate.parse(value)
+    threshold, randomness, rest = tracestate.parse(value)
     if threshold is None or threshold <= (trace_id & MASK if randomness is None else randomness):
         return state
-    return _with_ot(state, tracestate.with_threshold(value, None))
+    return _Changed(state, rest)
 
 
-def _with_ot(state: TraceState, value: str) -> TraceState:
-    """The tracestate with this member; every other member stays, even where that leaves no room for ours."""
-    if not value:
-        return state.delete(KEY) if KEY in state else state
-    if KEY not in state and len(state) >= _MAX_MEMBERS:
+def _with_threshold(state: TraceState, value: str, threshold: int | None) -> TraceState:
+    """The tracestate with another threshold; every other member stays, even where that leaves no room for ours.
+
+    Args:
+        state: As it came.
+        value: Of our member in it; empty for none.
+        threshold: None for none.
+    """
+    changed = tracestate.with_threshold(value, threshold)
+    if changed == value or (not value and len(state) >= _MAX_MEMBERS):
         return state
-    return state.update(KEY, value)
+    return _Changed(state, changed)
+
+
+class _Changed(TraceState):
+    """A tracestate with another member of ours, made when somebody looks: most are never looked at.
+
+    What came was checked when it came; to check it again would take longer than to decide.
+    """
+
+    def __init__(self, state: TraceState, value: str) -> None:
+        """
+        Args:
+            state: As it came.
+            value: Of our member; empty for none.
+        """
+        self._came = state
+        self._value = value
+
+    @cached_property
+    def _members(self) -> dict[str, str]:
+        members = dict(self._came.items())
+        members.pop(KEY, None)
+        # In front, as whatever was changed last is to stand.
+        return {KEY: self._value, **members} if self._value else members
+
+    def __repr__(self) -> str:
+        return repr(self._checked())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._members
+
+    def __getitem__(self, key: str) -> str:
+        return self._members[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def keys(self) -> KeysView[str]:
+        return self._members.keys()
+
+    def items(self) -> ItemsView[str, str]:
+        return self._members.items()
+
+    def values(self) -> ValuesView[str]:
+        return self._members.values()
+
+    def to_header(self) -> str:
+        return ",".join([f"{key}={value}" for key, value in self._members.items()])
+
+    def add(self, key: str, value: str) -> TraceState:
+        return self._checked().add(key, value)
+
+    def update(self, key: str, value: str) -> TraceState:
+        return self._checked().update(key, value)
+
+    def delete(self, key: str) -> TraceState:
+        return self._checked().delete(key)
+
+    def _checked(self) -> TraceState:
+        return TraceState(list(self._members.items()))
 
 
 def _described(rules: TraceRules) -> str:
@@ -184,6 +298,10 @@ _SPAN_BYTES: Final = 1500
 """What a span takes beside the text in it, about."""
 
 _EVENT_BYTES: Final = 400
+
+_LEAST_WATCH_S: Final = 0.05
+_MOST_WATCH_S: Final = 5.0
+"""How often the age of what is held is looked at, where no span begins or ends."""
 
 
 class TailSamplingProcessor(SpanProcessor):
@@ -217,7 +335,9 @@ class TailSamplingProcessor(SpanProcessor):
         self._cost = given.trace_tail_cost_attribute if given.trace_tail_cost is not None else None
         self._score = given.trace_tail_score_attribute if given.trace_tail_score is not None else None
         self._tail: Tail[ReadableSpan] = Tail(_tail_rules(given), clock)
-        _in_child(self._tail.after_fork)
+        self._watch_s = min(_MOST_WATCH_S, max(_LEAST_WATCH_S, given.trace_tail_max_age / 4))
+        self._watched = False
+        _in_child(self._after_fork)
 
     def __repr__(self) -> str:
         return f"<TailSamplingProcessor {self._tail!r} before {self._next!r}>"
@@ -227,6 +347,8 @@ class TailSamplingProcessor(SpanProcessor):
         try:
             context = span.get_span_context()
             if context.trace_flags & _SAMPLED and _is_local_root(span):
+                if not self._watched:
+                    self._watch()
                 self._release(self._tail.begin(context.trace_id, _chance(context)))
         except Exception as error:  # noqa: BLE001 - our bug must not become the host's
             _tail_failed(error)
@@ -255,6 +377,13 @@ class TailSamplingProcessor(SpanProcessor):
         """Traces so far: kept, by reason; `dropped`; of both, those decided `early`; and `late` spans of no trace."""
         return self._tail.counts()
 
+    def grow_old(self) -> None:
+        """Decide on what has been held for too long; a thread does so from time to time."""
+        try:
+            self._release(self._tail.grow_old())
+        except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+            _tail_failed(error)
+
     def shutdown(self) -> None:
         self._decide_all()
         self._next.shutdown()
@@ -269,6 +398,20 @@ class TailSamplingProcessor(SpanProcessor):
             self._release(self._tail.decide_all())
         except Exception as error:  # noqa: BLE001 - our bug must not become the host's
             _tail_failed(error)
+
+    def _watch(self) -> None:
+        """See to it that what is held grows old where no span begins or ends any more."""
+        self._watched = True
+        try:
+            threading.Thread(
+                target=_watch, args=(weakref.ref(self), self._watch_s), name="weir-tail", daemon=True
+            ).start()
+        except RuntimeError:
+            pass  # the interpreter is about to end, and then all is decided
+
+    def _after_fork(self) -> None:
+        self._watched = False
+        self._tail.after_fork()
 
     def _release(self, released: Sequence[Release[ReadableSpan]]) -> None:
         for each in released:
@@ -297,6 +440,16 @@ class TailSamplingProcessor(SpanProcessor):
             score=score,
             size=size,
         )
+
+
+def _watch(found: weakref.ref[TailSamplingProcessor], every_s: float) -> None:
+    while True:
+        time.sleep(every_s)
+        processor = found()
+        if processor is None:
+            return
+        processor.grow_old()
+        del processor
 
 
 class Recorder(Protocol):
@@ -425,7 +578,7 @@ def _sampled(span: ReadableSpan, ruling: Ruling) -> ReadableSpan:
                     context.span_id,
                     context.is_remote,
                     context.trace_flags,
-                    _with_ot(context.trace_state, tracestate.with_threshold(value, ruling.threshold)),
+                    _with_threshold(context.trace_state, value, ruling.threshold),
                 )
         return _Sampled(span, context, {**_plain(span.attributes), WEIGHT: ruling.weight, REASON: ruling.reason})
     except Exception as error:  # noqa: BLE001 - our bug must not become the host's
@@ -437,7 +590,7 @@ def _chance(context: SpanContext) -> Chance:
     value = context.trace_state.get(KEY)
     if value is None:
         return Chance(None, context.trace_id & MASK)
-    threshold, randomness = tracestate.parse(value)
+    threshold, randomness, _ = tracestate.parse(value)
     return Chance(threshold, context.trace_id & MASK if randomness is None else randomness)
 
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 from otelweir.pipeline.sample.spans.head import threshold_for
 from otelweir.pipeline.sample.spans.quantile import Usual
@@ -30,6 +30,9 @@ from otelweir.pipeline.sample.spans.tracestate import probability
 S = TypeVar("S")
 
 Reason = Literal["error", "slow", "cost", "score", "rate"]
+
+_NO_TRACE: Final = -1
+"""At work, but at no trace in particular."""
 
 MAX_DECIDED: Final = 10_000
 """Decisions that are remembered for spans that end late; the oldest are forgotten first."""
@@ -112,6 +115,9 @@ class Ruling(NamedTuple):
     weight: float
 
 
+_DROPPED: Final = Ruling(False, "rate", None, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Release(Generic[S]):
     """Spans of a trace that has been decided.
@@ -144,7 +150,10 @@ class _Held(Generic[S]):
 
 
 class Tail(Generic[S]):
-    """Holds traces until they are decided. Safe to use from many threads.
+    """Holds traces until they are decided. Safe to use from many threads, signal handlers and finalizers.
+
+    Python may run a signal handler or the end of an abandoned generator between any two steps, in the thread that is at
+    work here. What such a one brings is done when that work is done.
 
     Args:
         rules: What is kept, and how much may be held.
@@ -159,7 +168,9 @@ class Tail(Generic[S]):
 
     def after_fork(self) -> None:
         """In the child: what is held is the parent's to decide. Also how it all begins."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._work: deque[tuple[Callable[..., list[Release[S]]], tuple[Any, ...]]] = deque()
+        self._at: int | None = None
         self._held: OrderedDict[int, _Held[S]] = OrderedDict()
         self._decided: OrderedDict[int, Ruling] = OrderedDict()
         self._usual = Usual(self.rules.slow_quantile) if self.rules.slow_quantile is not None else None
@@ -176,16 +187,7 @@ class Tail(Generic[S]):
 
     def begin(self, trace_id: int, chance: Chance) -> list[Release[S]]:
         """A local root begins. What is decided by that: others, for want of room."""
-        now = self._clock()
-        with self._lock:
-            held = self._held.get(trace_id)
-            if held is None:
-                ruling = self._decided.get(trace_id)
-                if ruling is not None and ruling.kept and ruling.reason != "rate":
-                    return []  # it is kept for certain, so nothing of it need be held
-                held = self._held[trace_id] = _Held(now, chance)
-            held.roots += 1
-            return self._make_room(now)
+        return self._do(self._begin, trace_id, self._clock(), chance)
 
     def end(self, trace_id: int, span: S, facts: Facts, chance: Callable[[], Chance]) -> list[Release[S]]:
         """A span has ended. What is decided by that, in the order in which it is to go out.
@@ -196,43 +198,89 @@ class Tail(Generic[S]):
             facts: What it tells.
             chance: What the head has decided by; asked where nothing of the trace is known.
         """
-        now = self._clock()
-        with self._lock:
-            held = self._held.get(trace_id)
-            if held is None:
-                return [Release(trace_id, self._late(trace_id, facts, chance), [span], late=True)]
-            held.spans.append(span)
-            held.size += facts.size
-            self._spans += 1
-            self._bytes += facts.size
-            held.cost += facts.cost
-            held.score = min(held.score, facts.score)
-            if facts.root:
-                held.roots -= 1
-                held.slow = self._slow(facts) or held.slow
-            cause = "error" if facts.error else self._cause(held)
-            found: list[Release[S]] = []
-            if cause is not None or held.roots <= 0:
-                found.append(self._decide(trace_id, cause))
-            return found + self._make_room(now)
+        return self._do(self._end, trace_id, self._clock(), span, facts, chance)
 
     def scored(self, trace_id: int, score: float) -> list[Release[S]]:
         """An evaluation of a trace has come by another way. What is decided by that."""
-        with self._lock:
-            held = self._held.get(trace_id)
-            if held is None:
-                return []
-            held.score = min(held.score, score)
-            cause = self._cause(held) if held.spans else None
-            return [self._decide(trace_id, cause)] if cause is not None else []
+        return self._do(self._scored, trace_id, score)
+
+    def grow_old(self) -> list[Release[S]]:
+        """Time has passed. What is decided by that: traces that are too old to be held."""
+        return self._do(self._grow_old, None, self._clock())
 
     def decide_all(self) -> list[Release[S]]:
         """Decide on everything that is held, by what is known so far."""
         now = self._clock()
         with self._lock:
-            return [self._early(trace_id, now) for trace_id in list(self._held)]
+            if self._at is None:
+                return self._do(self._decide_all, None, now)
+            # From a signal handler, after which the process may be over: all but what was being worked at.
+            found = [self._early(trace_id, now) for trace_id in list(self._held) if trace_id != self._at]
+            self._work.append((self._decide_all, (None, now)))
+            return [release for release in found if release is not None]
+
+    def _do(self, work: Callable[..., list[Release[S]]], trace_id: int | None, *given: Any) -> list[Release[S]]:
+        with self._lock:
+            self._work.append((work, (trace_id, *given)))
+            found: list[Release[S]] = []
+            if self._at is not None:
+                return found
+            try:
+                while self._work:
+                    work, given = self._work.popleft()
+                    self._at = _NO_TRACE if given[0] is None else given[0]
+                    found += work(*given)
+            finally:
+                self._at = None
+            return found
 
     # --- all below: with the lock held
+
+    def _begin(self, trace_id: int, now: float, chance: Chance) -> list[Release[S]]:
+        held = self._held.get(trace_id)
+        if held is None:
+            ruling = self._decided.get(trace_id)
+            if ruling is not None and ruling.kept and ruling.reason != "rate":
+                return []  # it is kept for certain, so nothing of it need be held
+            held = self._held[trace_id] = _Held(now, chance)
+        held.roots += 1
+        return self._make_room(now)
+
+    def _end(self, trace_id: int, now: float, span: S, facts: Facts, chance: Callable[[], Chance]) -> list[Release[S]]:
+        held = self._held.get(trace_id)
+        if held is None:
+            return [Release(trace_id, self._late(trace_id, facts, chance), [span], late=True)]
+        held.spans.append(span)
+        held.size += facts.size
+        self._spans += 1
+        self._bytes += facts.size
+        held.cost += facts.cost
+        held.score = min(held.score, facts.score)
+        if facts.root:
+            held.roots -= 1
+            held.slow = self._slow(facts) or held.slow
+        cause = "error" if facts.error else self._cause(held)
+        decided = self._decide(trace_id, cause) if cause is not None or held.roots <= 0 else None
+        released = self._make_room(now)
+        return released if decided is None else [decided, *released]
+
+    def _scored(self, trace_id: int, score: float) -> list[Release[S]]:
+        held = self._held.get(trace_id)
+        if held is None:
+            return []
+        held.score = min(held.score, score)
+        cause = self._cause(held) if held.spans else None
+        decided = self._decide(trace_id, cause) if cause is not None else None
+        return [] if decided is None else [decided]
+
+    def _grow_old(self, _: None, now: float) -> list[Release[S]]:
+        return self._make_room(now)
+
+    def _decide_all(self, _: None, now: float) -> list[Release[S]]:
+        found = [self._early(trace_id, now) for trace_id in list(self._held)]
+        # All is out, whatever an interruption in the middle of a sum has made of it.
+        self._spans = self._bytes = 0
+        return [release for release in found if release is not None]
 
     def _slow(self, facts: Facts) -> bool:
         rules = self.rules
@@ -249,8 +297,10 @@ class Tail(Generic[S]):
             return "score"
         return None
 
-    def _decide(self, trace_id: int, cause: Reason | None) -> Release[S]:
-        held = self._held.pop(trace_id)
+    def _decide(self, trace_id: int, cause: Reason | None) -> Release[S] | None:
+        held = self._held.pop(trace_id, None)
+        if held is None:
+            return None  # somebody who came in between was first
         self._spans -= len(held.spans)
         self._bytes -= held.size
         ruling = self._ruling(held.chance, cause)
@@ -267,7 +317,7 @@ class Tail(Generic[S]):
         if cause is not None:
             return Ruling(True, cause, threshold, 1.0 if threshold is None else 1 / probability(threshold))
         if randomness < self._threshold:
-            return Ruling(False, "rate", None, 0.0)
+            return _DROPPED
         both = max(threshold or 0, self._threshold)
         return Ruling(True, "rate", None if threshold is None else both, 1 / probability(both))
 
@@ -288,20 +338,23 @@ class Tail(Generic[S]):
     def _make_room(self, now: float) -> list[Release[S]]:
         rules = self.rules
         found: list[Release[S]] = []
-        while self._held:
-            oldest = next(iter(self._held))
+        while (oldest := next(iter(self._held.items()), None)) is not None:
+            trace_id, held = oldest
             if (
                 len(self._held) <= rules.max_traces
                 and self._spans <= rules.max_spans
                 and self._bytes <= rules.max_bytes
-                and now - self._held[oldest].began <= rules.max_age_s
+                and now - held.began <= rules.max_age_s
             ):
                 break
-            found.append(self._early(oldest, now))
+            if (release := self._early(trace_id, now)) is not None:
+                found.append(release)
         return found
 
-    def _early(self, trace_id: int, now: float) -> Release[S]:
-        held = self._held[trace_id]
+    def _early(self, trace_id: int, now: float) -> Release[S] | None:
+        held = self._held.get(trace_id)
+        if held is None:
+            return None
         if self.rules.slow_s is not None and now - held.began >= self.rules.slow_s:
             held.slow = True  # it has taken that long already
         if held.spans:

@@ -40,18 +40,20 @@ class OtState(NamedTuple):
     Attributes:
         threshold: From 0 to below 2**56; None when it is absent or malformed.
         randomness: From 0 to below 2**56; None when it is absent or malformed.
+        rest: The value without any threshold.
     """
 
     threshold: int | None
     randomness: int | None
+    rest: str
 
 
 @lru_cache(maxsize=1024)  # the same few thresholds come again and again
 def parse(value: str) -> OtState:
     """Read the member's value. What stands first wins where a key is given twice.
 
-    >>> parse("rv:0000000000000f;th:8") == (1 << 55, 15), parse("th:;rv:x") == (None, None)
-    (True, True)
+    >>> parse("rv:0000000000000f;th:8")[:2] == (1 << 55, 15), parse("th:;rv:x")
+    (True, OtState(threshold=None, randomness=None, rest='rv:x'))
     """
     threshold = randomness = None
     for part in value.split(";"):
@@ -60,9 +62,10 @@ def parse(value: str) -> OtState:
             threshold = int(given.ljust(14, "0"), 16)
         elif key == "rv" and randomness is None and _RANDOMNESS.fullmatch(given):
             randomness = int(given, 16)
-    return OtState(threshold, randomness)
+    return OtState(threshold, randomness, _without_threshold(value))
 
 
+@lru_cache(maxsize=1024)
 def with_threshold(value: str, threshold: int | None) -> str:
     """The member's value with another threshold, all else as it was.
 
@@ -77,12 +80,16 @@ def with_threshold(value: str, threshold: int | None) -> str:
     >>> with_threshold("xy:1;th:4", 1 << 55), with_threshold("th:8", None)
     ('th:8;xy:1', '')
     """
-    rest = [part for part in value.split(";") if part and part != "th" and not part.startswith("th:")]
+    rest = _without_threshold(value)
     if threshold is not None:
-        found = ";".join([f"th:{digits(threshold)}", *rest])
+        found = f"th:{digits(threshold)};{rest}" if rest else f"th:{digits(threshold)}"
         if len(found) <= MAX_LENGTH:
             return found
-    return ";".join(rest)
+    return rest
+
+
+def _without_threshold(value: str) -> str:
+    return ";".join(part for part in value.split(";") if part and part != "th" and not part.startswith("th:"))
 
 
 def digits(threshold: int) -> str:
