@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from otelweir.distro.weir_exporters import WeirLogExporter, WeirMetricExporter, WeirSpanExporter
     from otelweir.errors import WeirError
     from otelweir.pipeline.capture.context import log_attributes
-    from otelweir.pipeline.capture.genai.otel import GenAISpanProcessor
+    from otelweir.pipeline.capture.genai.otel import (
+        GenAILogProcessor,
+        GenAISampler,
+        GenAISpanProcessor,
+        batch_results,
+    )
     from otelweir.pipeline.capture.track import (
         Span,
         TrackLogProcessor,
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
     from otelweir.pipeline.sample.logs.otel import PatternSamplingProcessor
 
 __all__ = [
+    "GenAILogProcessor",
+    "GenAISampler",
     "GenAISpanProcessor",
     "Handle",
     "PatternSamplingProcessor",
@@ -38,6 +45,7 @@ __all__ = [
     "WeirLogExporter",
     "WeirMetricExporter",
     "WeirSpanExporter",
+    "batch_results",
     "carry",
     "configure",
     "context",
@@ -56,6 +64,8 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     {
+        "GenAILogProcessor": "pipeline.capture.genai.otel",
+        "GenAISampler": "pipeline.capture.genai.otel",
         "GenAISpanProcessor": "pipeline.capture.genai.otel",
         "Handle": "distro.assemble",
         "PatternSamplingProcessor": "pipeline.sample.logs.otel",
@@ -66,6 +76,7 @@ __getattr__, __dir__ = lazily(
         "WeirLogExporter": "distro.weir_exporters",
         "WeirMetricExporter": "distro.weir_exporters",
         "WeirSpanExporter": "distro.weir_exporters",
+        "batch_results": "pipeline.capture.genai.otel",
         "carry": "pipeline.capture.track.otel",
         "configure": "distro.configuration",
         "context": "pipeline.capture.track.otel",

@@ -238,6 +238,11 @@ GENAI_FAILED = _problem(
     "Weir failed to work out what a call cost, and lets its span pass",
     "Please report it with the message below; the application is not affected.",
 )
+NO_TOKENS = _problem(
+    "WEIR-GENAI-006",
+    "A stream has told no tokens, so nobody knows what it cost",
+    'Ask for them: stream_options={"include_usage": True}, with OpenAI\'s chat completions and what speaks like them.',
+)
 PORT_IN_USE = _problem(
     "WEIR-SERVER-001",
     "The port is in use",
@@ -319,7 +324,8 @@ def message(problem: Problem, detail: str) -> str:
 
 
 _said: set[tuple[str, str]] = set()
-_saying = threading.Lock()
+# Reentrant, for signal handlers and finalizers that warn in between.
+_saying = threading.RLock()
 _listeners: list[Callable[[Problem, str], None]] = []
 
 
@@ -342,7 +348,7 @@ def warn(problem: Problem, detail: str, *, exc_info: BaseException | None = None
 def _after_fork() -> None:
     # Another thread of the parent may have held the lock; it does not exist in the child.
     global _saying
-    _saying = threading.Lock()
+    _saying = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,6 +12,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Sampler
 
 from otelweir.demo.provider import ModelProvider
 from otelweir.pipeline.capture.genai.otel import GenAISpanProcessor
@@ -23,16 +24,19 @@ class Sdk:
     """An SDK with our processor.
 
     Attributes:
+        settings: Of the processor.
+        sampler: None for the SDK's own.
         providers: As instrumentations take them.
     """
 
     settings: GenAISettings = field(default_factory=GenAISettings)
+    sampler: Sampler | None = None
 
     def __post_init__(self) -> None:
         self._exporter = InMemorySpanExporter()
         self._reader = InMemoryMetricReader()
         meters = MeterProvider(metric_readers=[self._reader], shutdown_on_exit=False)
-        tracers = TracerProvider(shutdown_on_exit=False)
+        tracers = TracerProvider(sampler=self.sampler, shutdown_on_exit=False)
         tracers.add_span_processor(GenAISpanProcessor(SimpleSpanProcessor(self._exporter), self.settings, meters))
         self.tracer = tracers.get_tracer("test")
         self.providers: dict[str, Any] = {"tracer_provider": tracers, "meter_provider": meters}

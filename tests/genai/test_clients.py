@@ -11,9 +11,11 @@ import anthropic
 import openai
 import pydantic
 import pytest
+from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
 
 import otelweir
 from otelweir.demo.provider import ModelProvider, Reply, ToolCall
+from otelweir.pipeline.capture.track import otel as track_otel
 
 if TYPE_CHECKING:
     from tests.genai.conftest import Sdk
@@ -107,11 +109,22 @@ class TestOpenAI:
         del stream
         gc.collect()
         assert "weir.cost.amount" not in sdk.call()
+        assert sdk.call()["weir.cost.incomplete"] is True
 
-    def test_a_stream_that_breaks_off_ends_with_an_error(self, serve: Serve, sdk: Sdk) -> None:
+    def test_a_stream_that_breaks_off_ends_and_makes_up_no_cost(self, serve: Serve, sdk: Sdk) -> None:
         client = the_openai(serve(Reply("one two three", broken_after=2)), sdk)
         list(client.chat.completions.create(**ASK, **STREAM))
         assert "weir.cost.amount" not in sdk.call()
+        assert sdk.call()["weir.cost.incomplete"] is True
+
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_a_stream_that_is_not_asked_for_its_tokens_says_so(
+        self, serve: Serve, sdk: Sdk, caplog: pytest.LogCaptureFixture, asked: bool
+    ) -> None:
+        client = the_openai(serve(Reply("one two three", usage=CHAT_USAGE)), sdk)
+        list(client.chat.completions.create(**ASK, stream=True, stream_options={"include_usage": asked}))
+        assert sdk.call().get("weir.cost.incomplete") == (None if asked else True)
+        assert ("WEIR-GENAI-006" in caplog.text) is not asked
 
     def test_tools_are_on_the_span(self, serve: Serve, sdk: Sdk, content: None) -> None:
         tool: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
@@ -123,9 +136,6 @@ class TestOpenAI:
         assert message["finish_reason"] == "tool_call"
 
     def test_structured_output_is_a_call(self, serve: Serve, sdk: Sdk) -> None:
-        class Answer(pydantic.BaseModel):
-            number: int
-
         client = the_openai(serve(Reply('{"number": 42}', usage=CHAT_USAGE)), sdk)
         parsed = client.chat.completions.parse(**ASK, response_format=Answer).choices[0].message.parsed
         assert parsed == Answer(number=42)
@@ -181,6 +191,94 @@ class TestOpenAI:
         assert sdk.metric("weir.genai.cost") == {}
 
 
+RESPONSE_USAGE = {
+    "input_tokens": 2000,
+    "input_tokens_details": {"cached_tokens": 1000},
+    "output_tokens": 500,
+    "output_tokens_details": {"reasoning_tokens": 100},
+    "total_tokens": 2500,
+}
+
+
+class Answer(pydantic.BaseModel):
+    number: int
+
+
+def _lines_of(client: openai.OpenAI) -> None:
+    with client.chat.completions.with_streaming_response.create(**ASK) as response:
+        list(response.iter_lines())
+
+
+WAYS: dict[str, Callable[[openai.OpenAI], object]] = {
+    "chat": lambda client: client.chat.completions.create(**ASK),
+    "chat, parsed": lambda client: client.chat.completions.parse(**ASK, response_format=Answer),
+    "chat, parsed, beta": lambda client: client.beta.chat.completions.parse(**ASK, response_format=Answer),
+    "chat, raw": lambda client: client.chat.completions.with_raw_response.create(**ASK).parse(),
+    "chat, raw by the client": lambda client: client.with_raw_response.chat.completions.create(**ASK).parse(),
+    "chat, streaming response": _lines_of,
+    "chat, raw stream": lambda client: list(client.chat.completions.with_raw_response.create(**ASK, **STREAM).parse()),
+    "chat, copied client": lambda client: client.with_options(timeout=9).chat.completions.create(**ASK),
+    "responses": lambda client: client.responses.create(model="gpt-4o-mini", input="hi"),
+    "responses, parsed": lambda client: client.responses.parse(model="gpt-4o-mini", input="hi", text_format=Answer),
+    "responses, stream": lambda client: list(client.responses.create(model="gpt-4o-mini", input="hi", stream=True)),
+    "responses, raw": lambda client: client.responses.with_raw_response.create(model="gpt-4o-mini", input="hi").parse(),
+}
+
+
+class TestEveryWay:
+    """By one client, by all, and by both, a call is one span with one cost."""
+
+    @pytest.mark.parametrize("tracked", ["one client", "all", "all, then one", "one, then all"])
+    @pytest.mark.parametrize("way", WAYS)
+    def test_to_call_openai(self, serve: Serve, sdk: Sdk, way: str, tracked: str) -> None:
+        usage = RESPONSE_USAGE if "responses" in way else CHAT_USAGE
+        client = openai.OpenAI(base_url=serve(Reply('{"number": 42}', usage=usage)).openai_url, api_key="none")
+        try:
+            for what in tracked.split(", then "):
+                if what == "all":
+                    OpenAIInstrumentor().instrument(**sdk.providers)
+                else:
+                    otelweir.track_openai(client, **sdk.providers)
+            WAYS[way](client)
+        finally:
+            if "all" in tracked:
+                OpenAIInstrumentor().uninstrument()
+        assert sdk.call()["weir.cost.amount"] == pytest.approx(CHAT_COST)
+        assert sdk.metric("weir.genai.cost") == {("openai", "gpt-4o-mini", "chat"): pytest.approx(CHAT_COST)}
+
+    def test_to_reach_azure(self, serve: Serve, sdk: Sdk) -> None:
+        url = serve(Reply("Hi", usage=CHAT_USAGE, model="gpt-4o-mini-2024-07-18")).url
+        client = openai.AzureOpenAI(azure_endpoint=url, api_key="none", api_version="2024-10-21")
+        otelweir.track_openai(client, **sdk.providers).chat.completions.create(**{**ASK, "model": "our-deployment"})
+        assert sdk.call()["weir.cost.amount"] == pytest.approx(CHAT_COST)
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_to_call_it_in_a_function_that_is_tracked_as_a_model(
+        self, serve: Serve, sdk: Sdk, monkeypatch: pytest.MonkeyPatch, stream: bool
+    ) -> None:
+        """The call's span is the model's; the function is a step, with its input and output."""
+        monkeypatch.setattr(track_otel, "_tracer", sdk.tracer)
+        client = the_openai(serve(Reply("Hi there", usage=CHAT_USAGE)), sdk)
+
+        @otelweir.track(kind="llm")
+        def answer(question: str) -> object:
+            messages: Any = [{"role": "user", "content": question}]
+            if not stream:
+                return client.chat.completions.create(model="gpt-4o-mini", messages=messages).choices[0].message.content
+            return client.chat.completions.create(model="gpt-4o-mini", messages=messages, **STREAM)
+
+        said = answer("What is a weir?")
+        if stream:
+            list(said)  # type: ignore[call-overload]
+        assert sdk.call()["weir.cost.amount"] == pytest.approx(CHAT_COST)
+        (function,) = [span.attributes or {} for span in sdk.spans if span.name == "answer"]
+        assert function["openinference.span.kind"] == "CHAIN"
+        assert "What is a weir?" in str(function["input.value"])
+        if not stream:
+            assert "Hi there" in str(function["output.value"])
+            assert function["weir.trace.cost.amount"] == pytest.approx(CHAT_COST)
+
+
 class TestOneClient:
     def test_is_tracked_and_no_other(self, provider: ModelProvider, sdk: Sdk) -> None:
         client = the_openai(provider, sdk)
@@ -227,6 +325,20 @@ class TestAnthropic:
         assert not any(name.startswith("gen_ai.") for name in transport.attributes or {})
         assert (transport.attributes or {})["http.response.status_code"] == 200
         assert (call.attributes or {})["weir.trace.llm.calls"] == 1
+
+    @pytest.mark.parametrize("way", ["stream", "create"])
+    def test_a_stream_that_is_left_costs_at_least_what_was_told(self, serve: Serve, sdk: Sdk, way: str) -> None:
+        client = the_anthropic(serve(Reply("one two three", usage=CLAUDE_USAGE)), sdk)
+        if way == "stream":
+            with client.messages.stream(**ASK_CLAUDE) as left:
+                next(iter(left.text_stream))
+        else:
+            stream = client.messages.create(**ASK_CLAUDE, stream=True)
+            next(iter(stream))
+            stream.close()
+        call = sdk.call()
+        assert call["weir.cost.incomplete"] is True
+        assert 0 < call["weir.cost.amount"] < CLAUDE_COST
 
     def test_its_own_span_alone_is_a_call(self, serve: Serve, sdk: Sdk) -> None:
         provider = serve(Reply("Hello.", usage=CLAUDE_USAGE))

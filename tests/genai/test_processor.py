@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
+from opentelemetry._logs import LogRecord
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
 
-from otelweir.pipeline.capture.genai.otel import GenAISpanProcessor
+from otelweir.pipeline.capture.genai.otel import GenAILogProcessor, GenAISpanProcessor
 from otelweir.pipeline.capture.genai.settings import GenAISettings
 
 if TYPE_CHECKING:
@@ -90,6 +93,49 @@ class TestOneCall:
         outer.end()
         assert sdk.metric("weir.genai.cost") == {("openai", "gpt-4o-mini", "chat"): pytest.approx(COST)}
         assert len(sdk.calls) == 1
+
+    def test_of_a_framework_is_one_model_s_span_and_steps_around_it(self, sdk: Sdk) -> None:
+        messages = json.dumps([{"role": "user", "parts": [{"type": "text", "content": "hi"}]}])
+        around: dict[str, Any] = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": messages, "mine": 1}
+        with sdk.tracer.start_as_current_span("function", attributes=around):
+            call(sdk)
+            call(sdk)
+        assert len(sdk.calls) == 2
+        assert attributes(sdk, "function") == {
+            "mine": 1,
+            "openinference.span.kind": "CHAIN",
+            "input.value": messages,
+            "input.mime_type": "application/json",
+            "weir.trace.cost.amount": pytest.approx(2 * COST),
+            "weir.trace.cost.currency": "USD",
+            "weir.trace.llm.calls": 2,
+            "weir.trace.usage.input_tokens": 2_000_000,
+            "weir.trace.usage.output_tokens": 200_000,
+        }
+
+    def test_that_failed_or_goes_on_as_a_stream_is_one_too(self, sdk: Sdk) -> None:
+        """The stream's span ends after that of the function that gave it away."""
+        asked = {name: value for name, value in CALL.items() if "usage" not in name}
+        with sdk.tracer.start_as_current_span("failed", attributes={"gen_ai.operation.name": "chat"}):
+            sdk.tracer.start_span("chat m", kind=SpanKind.CLIENT, attributes={**asked, "error.type": "Boom"}).end()
+        with sdk.tracer.start_as_current_span("stream", attributes={"gen_ai.operation.name": "chat"}):
+            stream = sdk.tracer.start_span("chat m", kind=SpanKind.CLIENT, attributes=asked)
+        stream.set_attributes(CALL)
+        stream.end()
+        assert [span.name for span in sdk.calls] == ["chat m", "chat m"]
+        assert {attributes(sdk, name)["openinference.span.kind"] for name in ("failed", "stream")} == {"CHAIN"}
+
+    def test_of_another_sort_below_it_leaves_a_call_what_it_is(self, sdk: Sdk) -> None:
+        """A client with a semantic cache asks for a vector first."""
+        vector = {"gen_ai.operation.name": "embeddings", "gen_ai.request.model": "text-embedding-3-small"}
+        with sdk.tracer.start_as_current_span("chat", kind=SpanKind.CLIENT, attributes=CALL):
+            with sdk.tracer.start_as_current_span(
+                "embeddings", kind=SpanKind.CLIENT, attributes={**CALL, **vector, "gen_ai.usage.output_tokens": 0}
+            ):
+                pass
+        assert len(sdk.calls) == 2
+        assert attributes(sdk, "chat")["weir.cost.amount"] == pytest.approx(COST)
+        assert attributes(sdk, "chat")["weir.trace.llm.calls"] == 2
 
     def test_agents_repeat_what_their_calls_used(self, sdk: Sdk) -> None:
         with sdk.tracer.start_as_current_span("agent", attributes={**CALL, "gen_ai.operation.name": "invoke_agent"}):
@@ -172,6 +218,34 @@ class TestOwnPrices:
         assert attributes(sdk, "request")["weir.trace.cost.currency"] == "EUR"
         assert [(span.attributes or {}).get("weir.cost.unknown_model") for span in sdk.calls] == [None, True]
 
+    def test_in_another_currency_convert_the_list_at_their_rate(self, make_sdk: MakeSdk, tmp_path: Path) -> None:
+        file = tmp_path / "prices.json"
+        file.write_text(json.dumps({"currency": "EUR", "usd_rate": 0.9, "models": [{"model": "ours", "input": 1}]}))
+        sdk = make_sdk(prices_file=str(file), cost_budget=100)
+        with sdk.tracer.start_as_current_span("request"):
+            call(sdk)
+            call(sdk, **{"gen_ai.request.model": "ours"})
+        listed, own = (dict[str, Any](span.attributes or {}) for span in sdk.calls)
+        assert (listed["weir.cost.amount"], listed["weir.cost.currency"]) == (pytest.approx(0.9 * COST), "EUR")
+        assert listed["weir.cost.source"].startswith("genai-prices ")
+        assert listed["weir.cost.source"].endswith(" at 0.9 EUR/USD")
+        assert own["weir.cost.amount"] == 1.0
+        root = attributes(sdk, "request")
+        assert (root["weir.trace.cost.amount"], root["weir.trace.cost.currency"]) == (
+            pytest.approx(1 + 0.9 * COST),
+            "EUR",
+        )
+
+    def test_may_be_those_of_a_tier(self, make_sdk: MakeSdk, tmp_path: Path) -> None:
+        file = tmp_path / "prices.json"
+        file.write_text(
+            json.dumps({"models": [{"model": "m", "tier": "batch", "input": 1}, {"model": "m", "input": 2}]})
+        )
+        sdk = make_sdk(prices_file=str(file))
+        call(sdk, **{"gen_ai.request.model": "m", "openai.response.service_tier": "batch"})
+        call(sdk, **{"gen_ai.request.model": "m"})
+        assert [(span.attributes or {})["weir.cost.amount"] for span in sdk.calls] == [1.0, 2.0]
+
     def test_that_are_not_valid_are_reported_and_left_out(
         self, make_sdk: MakeSdk, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -181,6 +255,64 @@ class TestOwnPrices:
         call(sdk)
         assert "WEIR-GENAI-001" in caplog.text
         assert sdk.call()["weir.cost.source"].startswith("genai-prices")
+
+
+class TestTokensThatNobodyTold:
+    ASKED: ClassVar = {name: value for name, value in CALL.items() if "usage" not in name}
+
+    def test_are_marked_on_the_call_and_on_the_root(self, sdk: Sdk, caplog: pytest.LogCaptureFixture) -> None:
+        told: dict[str, Any] = {
+            "gen_ai.request.stream": True,
+            "gen_ai.response.finish_reasons": ["stop"],
+            "gen_ai.response.id": "r",
+        }
+        with sdk.tracer.start_as_current_span("request"):
+            sdk.tracer.start_span("chat", kind=SpanKind.CLIENT, attributes={**self.ASKED, **told}).end()
+            call(sdk)
+        silent = sdk.calls[0].attributes or {}
+        assert silent["weir.cost.incomplete"] is True
+        assert "weir.cost.amount" not in silent
+        assert "weir.cost.unknown_model" not in silent
+        root = attributes(sdk, "request")
+        assert (root["weir.trace.cost.incomplete"], root["weir.trace.llm.calls"]) == (True, 2)
+        assert root["weir.trace.cost.amount"] == pytest.approx(COST)
+        assert "WEIR-GENAI-006: openai, gpt-4o-mini." in caplog.text
+
+    def test_of_a_stream_that_was_left_cost_at_least_what_was_told(self, sdk: Sdk) -> None:
+        """Anthropic tells the input at the beginning, and the output at the end."""
+        call(sdk, **{"gen_ai.request.stream": True})
+        assert sdk.call()["weir.cost.incomplete"] is True
+        assert sdk.call()["weir.cost.amount"] == pytest.approx(COST)
+
+    def test_are_none_where_the_call_failed(self, sdk: Sdk) -> None:
+        failed = {**self.ASKED, "error.type": "openai.InternalServerError"}
+        sdk.tracer.start_span("chat", kind=SpanKind.CLIENT, attributes=failed).end()
+        assert "weir.cost.incomplete" not in sdk.call()
+
+    def test_are_not_expected_of_a_function(self, sdk: Sdk) -> None:
+        sdk.tracer.start_span("mine", attributes={"gen_ai.operation.name": "chat"}).end()
+        assert sdk.call() == {"gen_ai.operation.name": "chat"}
+
+
+class TestEvents:
+    def test_have_messages_within_the_limit(self) -> None:
+        exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+        provider = LoggerProvider(shutdown_on_exit=False)
+        provider.add_log_record_processor(GenAILogProcessor(GenAISettings(genai_content_max_bytes=1000)))
+        provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+        message = {"role": "user", "parts": [{"type": "text", "content": "x" * 5000}]}
+        for name in ("gen_ai.client.inference.operation.details", "mine"):
+            few: dict[str, Any] = {
+                "gen_ai.input.messages": [{"role": "user", "parts": []}],
+                "gen_ai.output.messages": [message],
+            }
+            provider.get_logger("t").emit(LogRecord(event_name=name, attributes=few))
+        event, mine = (record.log_record.attributes or {} for record in exporter.get_finished_logs())
+        (sent,) = cast("list[Any]", event["gen_ai.output.messages"])
+        assert len(json.dumps(sent)) < 1000
+        assert sent["parts"][0]["content"].endswith("more characters)")
+        assert event["gen_ai.input.messages"] == mine["gen_ai.input.messages"]
+        assert len(json.dumps(mine["gen_ai.output.messages"])) > 5000
 
 
 class TestTheBudget:

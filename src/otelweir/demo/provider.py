@@ -1,7 +1,8 @@
 """A provider of language models on this machine, for demos, examples and tests.
 
-It speaks the wire formats of OpenAI (chat completions, responses, embeddings) and Anthropic (messages), streams as they
-do (server-sent events), and answers what it was told to answer, so the real clients run without a network:
+It speaks the wire formats of OpenAI (chat completions, responses, embeddings; by Azure's paths, too) and Anthropic
+(messages), streams as they do (server-sent events), and answers what it was told to answer, so the real clients run
+without a network:
 
     with ModelProvider([Reply("Hello!")]) as provider:
         client = openai.OpenAI(base_url=provider.openai_url, api_key="none")
@@ -13,6 +14,7 @@ Sources: https://platform.openai.com/docs/api-reference, https://docs.anthropic.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +24,9 @@ from types import TracebackType
 from typing import Any, Final
 
 _MAX_BODY: Final = 16 * 2**20
+_AZURE: Final = re.compile(r"^/openai/deployments/[^/]+")
+"""What the paths of Azure's service begin with."""
+
 Json = dict[str, Any]
 
 
@@ -90,10 +95,12 @@ class ModelProvider:
 
     Args:
         replies: Given out in turn, then `echo`; or what makes a reply of a request.
+        files: What it answers to a GET, by path.
     """
 
-    def __init__(self, replies: Iterable[Reply] | Answers = ()) -> None:
+    def __init__(self, replies: Iterable[Reply] | Answers = (), files: Mapping[str, bytes] | None = None) -> None:
         self.asked: list[Asked] = []
+        self.files: dict[str, bytes] = dict(files or {})
         self._lock = threading.Lock()
         self._answers: Answers | None = replies if callable(replies) else None
         self._waiting: Iterator[Reply] = iter(()) if callable(replies) else iter(tuple(replies))
@@ -157,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         body: Json = json.loads(self.rfile.read(length) or b"{}")
         headers = {name.lower(): value for name, value in self.headers.items()}
         asked = Asked(self.path.partition("?")[0], body, headers)
-        speaks = _FORMATS.get(asked.path)
+        speaks = _FORMATS.get(_AZURE.sub("/v1", asked.path))
         if speaks is None:
             self._json(404, {"error": {"type": "not_found_error", "message": f"no {asked.path} here"}}, {})
             return
@@ -170,8 +177,18 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._json(reply.status, speaks.whole(reply, body), reply.headers)
 
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        data = self.server.provider.files.get(path)
+        if data is None:
+            self._json(404, {"error": {"type": "not_found_error", "message": f"no {path} here"}}, {})
+        else:
+            self._send(200, data, {})
+
     def _json(self, status: int, answer: Json, headers: Mapping[str, str]) -> None:
-        data = json.dumps(answer).encode()
+        self._send(status, json.dumps(answer).encode(), headers)
+
+    def _send(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "request-id": "req_1", **headers}.items():
             self.send_header(name, value)

@@ -36,7 +36,7 @@ from otelweir.distro.redaction import log_encoder, redactor_of, span_encoder
 from otelweir.distro.termination import finish_at_sigterm, heed_sigterm, leave_sigterm
 from otelweir.distro.weir_exporters import WeirLogExporter, WeirSpanExporter
 from otelweir.pipeline.capture import logging_bridge
-from otelweir.pipeline.capture.genai.otel import GenAISpanProcessor
+from otelweir.pipeline.capture.genai.otel import GenAILogProcessor, GenAISampler, GenAISpanProcessor
 from otelweir.pipeline.capture.otel import LogCapture
 from otelweir.pipeline.capture.resource import STATED, stated
 from otelweir.pipeline.capture.track import otel as track
@@ -327,7 +327,8 @@ def assemble(  # noqa: PLR0915 - the wiring reads from top to bottom
         if isinstance(logger_provider, LoggerProvider) and (log_exporters or not ours):
             sampler = _sampler(settings)
             if ours:
-                _add_processors(logger_provider, _before_all(log_exporters, sampler, settings, recorder, redactor))
+                before_all = _before_all(log_exporters, sampler, settings, recorder, redactor)
+                _add_processors(logger_provider, before_all, settings)
             if sampler is not None and isinstance(meter_provider, MeterProvider):
                 count_records(sampler, meter_provider)
             capture = LogCapture(
@@ -470,10 +471,12 @@ def _span_processor(exporter: SpanExporter, redactor: Redactor | None) -> SpanPr
     return batches if redactor is None else RedactingSpanProcessor(batches, redactor)
 
 
-def _traces(resource: Resource, _: Sequence[Any], __: Settings, ___: Redactor | None) -> Provider:
+def _traces(resource: Resource, _: Sequence[Any], settings: Settings, __: Redactor | None) -> Provider:
     # Its processors follow, as others have to meet the tail among them.
+    sampler = compat.sampler_from_environment()
     provider = compat.tracer_provider(
-        sampler=compat.sampler_from_environment(),
+        # Around the one that decides: what a call cost is counted whether its span leaves or not.
+        sampler=GenAISampler(sampler) if settings.genai else sampler,
         id_generator=compat.id_generator_from_environment(),
         resource=resource,
         shutdown_on_exit=False,
@@ -502,6 +505,9 @@ def _export_spans(
     if recorder is not None and not settings.trace_tail:
         provider.add_span_processor(FlightSpanProcessor(recorder))
     if not to:
+        # No span leaves; what calls to models cost is a metric all the same.
+        if settings.genai:
+            provider.add_span_processor(GenAISpanProcessor(SpanProcessor(), settings))
         return None
     processors = [_span_processor(exporter, redactor) for exporter in to]
     export = processors[0]
@@ -525,6 +531,7 @@ def _report_traces(
     """Count what the sampler and the tail decide, and tell the tail what is logged about its traces."""
     logs, traces, meters = (in_use.get(signal) for signal in ("logs", "traces", "metrics"))
     head = traces.sampler if isinstance(traces, TracerProvider) else None
+    head = head.inner if isinstance(head, GenAISampler) else head
     if tail is None and "otelweir.pipeline.sample.spans.otel" not in sys.modules:
         return
     from otelweir.pipeline.sample.spans.otel import EvaluationProcessor, WeirSampler, count_refused, count_traces
@@ -610,9 +617,11 @@ def _follow_policy(sampler: LogSampler | None, redactor: Redactor | None, settin
     return source.stop
 
 
-def _add_processors(provider: LoggerProvider, export: LogRecordProcessor) -> None:
-    # First: what it puts on a record is there when the other sees it.
+def _add_processors(provider: LoggerProvider, export: LogRecordProcessor, settings: Settings) -> None:
+    # First: what they do to a record is there when the other sees it.
     provider.add_log_record_processor(track.TrackLogProcessor())
+    if settings.genai:
+        provider.add_log_record_processor(GenAILogProcessor(settings))
     provider.add_log_record_processor(export)
 
 

@@ -145,6 +145,8 @@ def openai_wrappers(*providers: Any) -> Wrappers | None:
         "sync": {
             "chat.completions.create": chat,
             "chat.completions.parse": chat,
+            "beta.chat.completions.create": chat,
+            "beta.chat.completions.parse": chat,
             "embeddings.create": patch.embeddings_create(handler),
             "responses.create": made,
             "responses.parse": made,
@@ -154,6 +156,8 @@ def openai_wrappers(*providers: Any) -> Wrappers | None:
         "async": {
             "chat.completions.create": a_chat,
             "chat.completions.parse": a_chat,
+            "beta.chat.completions.create": a_chat,
+            "beta.chat.completions.parse": a_chat,
             "embeddings.create": patch.async_embeddings_create(handler),
             "responses.create": a_made,
             "responses.parse": a_made,

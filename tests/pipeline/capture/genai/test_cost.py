@@ -113,9 +113,30 @@ class TestTheCatalogue:
             ("openai", "gpt-4o-mini-2024-07-18", Usage(1_000_000, 0, cache_read=400_000), "", (".12", "0")),
             ("openai", "gpt-5", Usage(1_000_000, 1_000_000, reasoning=900_000), "flex", (".625", "5")),
             ("openai", "gpt-5", Usage(1_000_000, 1_000_000), "batch", (".625", "5")),
-            ("openai", "gpt-4o-mini", Usage(1_000_000, 0), "a tier of tomorrow", (".15", "0")),
             ("openai", "text-embedding-3-small", Usage(1_000_000), "", (".02", "0")),
             ("azure.ai.openai", "gpt-4o-mini", Usage(1_000_000, 1_000_000), "", (".15", ".60")),
+            (
+                "openai",
+                "gpt-realtime",
+                Usage(1_000_000, 1_000_000, audio_input=500_000, audio_output=500_000),
+                "",
+                ("18", "40"),
+            ),
+            ("openai", "gpt-realtime", Usage(1_000_000, image_input=400_000), "", ("4.4", "0")),
+            (
+                "gcp.gemini",
+                "gemini-2.5-flash",
+                Usage(1_000_000, audio_input=500_000, cache_read=400_000, audio_cache_read=400_000),
+                "",
+                (".29", "0"),
+            ),
+            (
+                "gcp.gemini",
+                "gemini-2.5-flash-image",
+                Usage(1_000_000, 1_000_000, image_output=500_000),
+                "",
+                (".3", "16.25"),
+            ),
             (
                 "anthropic",
                 "claude-sonnet-4-5-20250929",
@@ -160,3 +181,8 @@ class TestTheCatalogue:
     def test_guesses_nothing(self, catalogue: Catalogue, provider: str, model: str) -> None:
         assert catalogue.cost(provider, model, Usage(10, 10), "", AT) is None
         assert catalogue.cost(provider, model, Usage(10, 10), "", AT) is None
+
+    @pytest.mark.parametrize("tier", ["a tier of tomorrow", "batch"])
+    def test_guesses_no_price_of_a_tier(self, catalogue: Catalogue, tier: str) -> None:
+        assert catalogue.cost("openai", "text-embedding-3-small", Usage(10), tier, AT) is None
+        assert catalogue.cost("openai", "text-embedding-3-small", Usage(10), "default", AT) is not None

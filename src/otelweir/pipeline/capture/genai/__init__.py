@@ -5,8 +5,13 @@ from typing import TYPE_CHECKING
 from otelweir.faces import lazily
 
 if TYPE_CHECKING:
-    from otelweir.pipeline.capture.genai.otel import GenAISpanProcessor
+    from otelweir.pipeline.capture.genai.otel import (
+        GenAILogProcessor,
+        GenAISampler,
+        GenAISpanProcessor,
+        batch_results,
+    )
 
-__all__ = ["GenAISpanProcessor"]
+__all__ = ["GenAILogProcessor", "GenAISampler", "GenAISpanProcessor", "batch_results"]
 
-__getattr__, __dir__ = lazily(__name__, {"GenAISpanProcessor": "otel"})
+__getattr__, __dir__ = lazily(__name__, dict.fromkeys(__all__, "otel"))

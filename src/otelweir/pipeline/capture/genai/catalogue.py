@@ -20,6 +20,9 @@ from otelweir.pipeline.capture.genai.usage import Usage
 _WAIT_S: Final = 5.0
 _KNOWN: Final = 4096
 
+_USUAL: Final = frozenset({"", "auto", "default", "standard", "on_demand"})
+"""Service tiers that cost what the model costs."""
+
 PROVIDERS: Final[Mapping[str, str]] = {
     "azure.ai.openai": "azure",
     "azure.ai.inference": "azure",
@@ -84,7 +87,7 @@ class Catalogue:
             at: When the call was made.
 
         Returns:
-            None where the provider, the model or the price is not known; nothing is guessed.
+            None where the provider, the model or the price is not known, or that of the tier; nothing is guessed.
         """
         self.begin()
         if not self._ready.is_set() and self._patient:
@@ -92,17 +95,21 @@ class Catalogue:
             self._patient = self._ready.wait(_WAIT_S)
         if self._snapshot is None or (provider, model) in self._unknown:
             return None
-        context = {"processing": "batch"} if tier == "batch" else {"service_tier": tier} if tier else None
+        context = {"processing": "batch"} if tier == "batch" else {"service_tier": tier} if tier else {}
         try:
             _, found = self._snapshot.find_provider_model(model, None, PROVIDERS.get(provider.lower(), provider), None)
         except LookupError:
             if len(self._unknown) < _KNOWN:
                 self._unknown.add((provider, model))
             return None
+        if tier not in _USUAL and not any(
+            variant.when.items() <= context.items() for variant in found.price_variants or ()
+        ):
+            return None
         for tokens in _tokens(usage):
             try:
                 price = self._snapshot.calc(
-                    self._usage(**tokens), model, PROVIDERS.get(provider.lower(), provider), None, at, context
+                    self._usage(**tokens), model, PROVIDERS.get(provider.lower(), provider), None, at, context or None
                 )
             except (ValueError, LookupError, TypeError):
                 continue

@@ -59,6 +59,15 @@ def tidy(name: str, text: str, limit: int, finish: Sequence[str] = ()) -> str:
     return _within(value, limit)
 
 
+def within(value: Any, limit: int) -> Any:
+    """Content as an event has it, lists and mappings: itself where its JSON fits, else cut as by `tidy`."""
+    if isinstance(value, str):
+        return value if len(value) * 4 <= limit else _cut(value, max(0, limit - _LEAST) // 4)
+    plain = json.loads(json.dumps(value, default=str))
+    text = _within(plain, limit)
+    return value if len(text) >= len(_dumped(plain)) else json.loads(text)
+
+
 def _in_form(name: str, text: str) -> bool:
     """Whether each message seems to have what backends read, told without parsing."""
     roles = text.count('"role"')

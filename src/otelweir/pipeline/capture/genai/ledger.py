@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from otelweir.pipeline.capture.genai.usage import Usage
+from otelweir.pipeline.capture.genai.usage import EMBEDDINGS, Usage
 
 _MAX_LIVE: Final = 100_000
 _RECENT: Final = 64
@@ -33,13 +33,14 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A call that was counted: its model, the provider's id of it, when it ran, its tokens."""
+    """A call that was counted: its model, the provider's id of it, when it ran, its tokens, what it did."""
 
     model: str
     response: str
     start: int
     end: int
     usage: Usage
+    operation: str = "chat"
 
 
 class Live:
@@ -49,17 +50,19 @@ class Live:
         above: Its parent, where that is of this process.
         totals: The sums that its calls are added to.
         model: The model, where the span is an instrumentation's for a call; such a span stands for the whole call.
-        counted: Whether a call below it was counted.
+        called: The sorts of calls below it that have a model's span of their own.
+        counted: The sorts of calls below it that were counted.
         found: What spans below it, of the same call, know about it.
     """
 
-    __slots__ = ("above", "counted", "found", "model", "totals")
+    __slots__ = ("above", "called", "counted", "found", "model", "totals")
 
     def __init__(self, above: Live | None, totals: Totals) -> None:
         self.above = above
         self.totals = totals
         self.model = ""
-        self.counted = False
+        self.called = 0
+        self.counted = 0
         self.found: Mapping[str, Any] | None = None
 
 
@@ -106,11 +109,19 @@ class Ledger:
             del self._roots[trace]
         return live
 
+    def called(self, live: Live | None, operation: str) -> None:
+        """A call has a model's span: what is around it is a step that makes the call, and no other call."""
+        sort = sort_of(operation)
+        with self._lock:
+            for above in _above(live):
+                above.called |= sort
+
     def known(self, live: Live | None, seen: Seen) -> Known | None:
         """Whether a call was counted already: by a span below this one, or by one beside it for the same call.
 
         None if it was not; then it is from now on.
         """
+        sort = sort_of(seen.operation)
         if live is None:
             return None
         with self._lock:
@@ -120,19 +131,22 @@ class Ledger:
                         # Without an id it may be any of several that are alike: each is met once.
                         self._recent.remove(earlier)
                     return "same"
-            if live.counted:
+            if live.counted & sort:
                 return "below"
             self._recent.append(seen)
-            above = live.above
-            for _ in range(_MAX_DEPTH):
-                if above is None:
-                    break
-                above.counted = True
-                above = above.above
+            for above in _above(live):
+                above.counted |= sort
         return None
 
-    def add(self, live: Live | None, usage: Usage, amount: float | None) -> None:
-        """Count a call; None for one whose price nobody knows."""
+    def add(self, live: Live | None, usage: Usage, amount: float | None, *, final: bool = True) -> None:
+        """Count a call.
+
+        Args:
+            live: Its span.
+            usage: Its tokens.
+            amount: What it cost; None where nobody knows.
+            final: Whether the tokens are all that there were.
+        """
         if live is None:
             return
         totals = live.totals
@@ -140,9 +154,9 @@ class Ledger:
             totals.calls += 1
             totals.input += usage.input
             totals.output += usage.output
-            if amount is None:
+            if amount is None or not final:
                 totals.unpriced += 1
-            else:
+            if amount is not None:
                 totals.amount += amount
 
     def _forget(self) -> None:
@@ -150,6 +164,20 @@ class Ledger:
             for forgotten in (self._live, self._roots):
                 while len(forgotten) > _MAX_LIVE:
                     forgotten.pop(next(iter(forgotten)), None)
+
+
+def sort_of(operation: str) -> int:
+    """Calls that answer with text, and those that answer with vectors: a call of one sort is none of the other's."""
+    return 2 if operation == EMBEDDINGS else 1
+
+
+def _above(live: Live | None) -> Iterator[Live]:
+    """The spans above one, the nearest first; not all, where there are very many."""
+    for _ in range(_MAX_DEPTH):
+        live = live.above if live is not None else None
+        if live is None:
+            return
+        yield live
 
 
 def _same(earlier: Seen, later: Seen) -> bool:

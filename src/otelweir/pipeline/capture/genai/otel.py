@@ -1,4 +1,4 @@
-"""Cost in the SDK: a processor that stands before the one that exports spans."""
+"""Cost in the SDK: a processor that stands before the one that exports spans, and what lets it see every call."""
 
 from __future__ import annotations
 
@@ -6,32 +6,41 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 from opentelemetry import metrics
+from opentelemetry import trace as trace_api
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision, Sampler, SamplingResult
 from opentelemetry.sdk.util import BoundedList
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TracerProvider, TraceState
+from opentelemetry.util.types import Attributes
 
 from otelweir import errors
-from otelweir.pipeline.capture.genai.content import BOUNDED, tidy
-from otelweir.pipeline.capture.genai.ledger import Budget, Ledger, Live, Seen, Totals
+from otelweir.pipeline.capture.genai.content import BOUNDED, tidy, within
+from otelweir.pipeline.capture.genai.content import INPUT as INPUT_MESSAGES
+from otelweir.pipeline.capture.genai.content import OUTPUT as OUTPUT_MESSAGES
+from otelweir.pipeline.capture.genai.ledger import Budget, Ledger, Live, Seen, Totals, sort_of
 from otelweir.pipeline.capture.genai.settings import GenAISettings
 from otelweir.pipeline.capture.genai.usage import (
     CACHE_CREATION,
     CACHE_WRITE,
     CALLS,
+    FINISH,
     OPERATION,
     PROVIDER,
     REQUEST_MODEL,
     RESPONSE_ID,
     RESPONSE_MODEL,
     Usage,
+    are_final,
     tier_of,
     usage_of,
 )
@@ -52,6 +61,8 @@ OUTPUT: Final = "weir.cost.output"
 SOURCE: Final = "weir.cost.source"
 SOURCE_DATE: Final = "weir.cost.source_date"
 UNKNOWN_MODEL: Final = "weir.cost.unknown_model"
+INCOMPLETE: Final = "weir.cost.incomplete"
+"""The provider has not told all tokens: there is no amount, or it is the least that the call cost."""
 
 TRACE_AMOUNT: Final = "weir.trace.cost.amount"
 TRACE_CURRENCY: Final = "weir.trace.cost.currency"
@@ -65,7 +76,9 @@ PROVIDERS_CONVERSATION: Final = "weir.genai.conversation.id"
 
 _SESSION: Final = "session.id"
 _CONVERSATION: Final = "gen_ai.conversation.id"
-_FINISH: Final = "gen_ai.response.finish_reasons"
+_EVENT: Final = "gen_ai.client.inference.operation.details"
+_STEP: Final = "openinference.span.kind"
+_SAMPLED: Final = 1
 _DIGITS: Final = 12
 
 
@@ -146,13 +159,17 @@ class GenAISpanProcessor(SpanProcessor):
 
     def _call_began(self, span: Span, live: Live) -> None:
         attributes = span.attributes or {}
-        if attributes.get(OPERATION) in CALLS:
+        operation = attributes.get(OPERATION)
+        if operation in CALLS:
             live.model = str(attributes.get(REQUEST_MODEL) or "")
+            if live.above is None or not live.model or live.above.model != live.model:
+                # Told at the beginning, too: a stream ends later than the function that gave it away.
+                self._ledger.called(live, str(operation))
             self._load()
 
     def _load(self) -> Catalogue | None:
         """The catalogue, which begins to load now if it has not; None where it does not apply."""
-        if self._catalogue is None and self._currency == "USD":
+        if self._catalogue is None and (self._currency == "USD" or (self._own and self._own.usd_rate)):
             # Only here: a service that calls no model need not wait for what this brings.
             from otelweir.pipeline.capture.genai.catalogue import Catalogue
 
@@ -170,13 +187,13 @@ class GenAISpanProcessor(SpanProcessor):
         operation = attributes.get(OPERATION)
         changed: dict[str, Any] | None = None
         if operation is not None:
-            changed = self._of_model(span, operation, attributes, live)
+            changed = self._of_model(span, str(operation), attributes, live)
         if root and live is not None and live.totals.calls:
             changed = {**(attributes if changed is None else changed), **self._sums(live.totals)}
         return span if changed is None else with_attributes(span, changed)
 
     def _of_model(
-        self, span: ReadableSpan, operation: object, attributes: Mapping[str, Any], live: Live | None
+        self, span: ReadableSpan, operation: str, attributes: Mapping[str, Any], live: Live | None
     ) -> dict[str, Any]:
         """The attributes of a span that has to do with a model, as they leave."""
         if operation in CALLS:
@@ -188,40 +205,64 @@ class GenAISpanProcessor(SpanProcessor):
             if live is not None and live.found:
                 attributes = {**_of_call(live.found), **attributes}
         changed = dict(attributes)
-        if operation in CALLS and (usage := usage_of(changed)) is not None:
-            model, response = str(changed.get(REQUEST_MODEL) or ""), str(changed.get(RESPONSE_ID) or "")
-            seen = Seen(model, response, span.start_time or 0, span.end_time or 0, usage)
-            match self._ledger.known(live, seen):
-                case "same":
-                    return _without_model(changed)
-                case None:
-                    self._count(span, changed, usage, live)
+        if operation in CALLS:
+            usage = usage_of(changed)
+            known = usage is not None and self._ledger.known(live, _seen(span, operation, changed, usage))
+            if known == "same":
+                return _without_model(changed)
+            if known == "below" or (usage is None and live is not None and live.called & sort_of(operation)):
+                # A function or a framework around the model's span: it is a step, and no second call.
+                return self._tidied(_as_step(changed))
+            self._ledger.called(live, operation)
+            final = are_final(changed, by_client=span.kind is SpanKind.CLIENT)
+            if not final:
+                changed[INCOMPLETE] = True
+                self._say_why(changed, usage)
+            if usage is not None:
+                self._count(span, changed, usage, live, final=final)
+            elif not final:
+                self._ledger.add(live, Usage(), None)
         _mend(changed)
+        return self._tidied(changed)
+
+    def _tidied(self, changed: dict[str, Any]) -> dict[str, Any]:
         for name in BOUNDED:
             text = changed.get(name)
             if isinstance(text, str):
-                changed[name] = tidy(name, text, self._limit, changed.get(_FINISH) or ())
+                changed[name] = tidy(name, text, self._limit, changed.get(FINISH) or ())
         return changed
 
-    def _count(self, span: ReadableSpan, attributes: dict[str, Any], usage: Usage, live: Live | None) -> None:
+    def _say_why(self, attributes: Mapping[str, Any], usage: Usage | None) -> None:
+        """Warn where the caller can mend it: a stream was read to its end, and nobody had asked it for its tokens."""
+        if usage is None and attributes.get(FINISH):
+            provider, model = attributes.get(PROVIDER), attributes.get(REQUEST_MODEL) or attributes.get(RESPONSE_MODEL)
+            errors.warn(errors.NO_TOKENS, f"{provider or 'a provider without a name'}, {model}")
+
+    def _count(
+        self, span: ReadableSpan, attributes: dict[str, Any], usage: Usage, live: Live | None, *, final: bool
+    ) -> None:
         provider = str(attributes.get(PROVIDER) or attributes.get("gen_ai.system") or "")
         asked, answered = str(attributes.get(REQUEST_MODEL) or ""), str(attributes.get(RESPONSE_MODEL) or "")
         at = datetime.fromtimestamp((span.start_time or time.time_ns()) / 1e9, UTC)
         cost: Cost | None = None
-        catalogue = self._load()
+        catalogue, tier = self._load(), tier_of(attributes)
         for model in dict.fromkeys(filter(None, (answered, asked))):
             if self._own is not None:
-                cost = self._own.cost(provider, model, usage)
+                cost = self._own.cost(provider, model, usage, tier)
             if cost is None and catalogue is not None:
-                cost = catalogue.cost(provider, model, usage, tier_of(attributes), at)
+                cost = catalogue.cost(provider, model, usage, tier, at)
+                if cost is not None and self._own is not None:
+                    cost = self._own.converted(cost)
             if cost is not None:
                 break
         amount = None if cost is None else round(float(cost.amount), _DIGITS)
-        self._ledger.add(live, usage, amount)
+        self._ledger.add(live, usage, amount, final=final)
         if cost is None or amount is None:
             attributes[UNKNOWN_MODEL] = True
             if catalogue is None or catalogue.usable:
-                errors.warn(errors.UNKNOWN_MODEL, f"{provider or 'a provider without a name'}, {answered or asked}")
+                at_tier = f", tier {tier}" if tier else ""
+                whose = provider or "a provider without a name"
+                errors.warn(errors.UNKNOWN_MODEL, f"{whose}, {answered or asked}{at_tier}")
             return
         into, out = round(float(cost.input), _DIGITS), round(float(cost.output), _DIGITS)
         attributes |= {AMOUNT: amount, CURRENCY: cost.currency, INPUT: into, OUTPUT: out, SOURCE: cost.source}
@@ -254,6 +295,184 @@ class GenAISpanProcessor(SpanProcessor):
         return {**sums, TRACE_INCOMPLETE: True} if totals.unpriced else sums
 
 
+class GenAISampler(Sampler):
+    """Lets the processor see the calls that another sampler does not take, so that what they cost is counted.
+
+    Their spans are recorded and not sampled: no exporter sends them, and what is below them stays unsampled.
+
+    Args:
+        inner: Decides; None for the SDK's default, which takes every trace that no other service left out.
+    """
+
+    def __init__(self, inner: Sampler | None = None) -> None:
+        self.inner = inner or DEFAULT_ON
+
+    def __repr__(self) -> str:
+        return f"<GenAISampler before {self.inner!r}>"
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        found = self.inner.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+        if found.decision is Decision.DROP and attributes and attributes.get(OPERATION) in CALLS:
+            return SamplingResult(Decision.RECORD_ONLY, attributes, found.trace_state)
+        return found
+
+    def get_description(self) -> str:
+        return self.inner.get_description()
+
+
+class GenAILogProcessor(LogRecordProcessor):
+    """Bounds the messages in the events of calls to models, as `GenAISpanProcessor` does on spans.
+
+    The distribution has it. In an SDK set-up of your own, add it before the processor that exports.
+
+    Args:
+        settings: None reads them from the environment.
+    """
+
+    def __init__(self, settings: GenAISettings | None = None) -> None:
+        self._limit = (settings or read(GenAISettings, os.environ)[0]).genai_content_max_bytes
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        record = log_record.log_record
+        if record.event_name != _EVENT:
+            return
+        try:
+            own: Any = record.attributes or {}
+            for name in BOUNDED:
+                value = own.get(name)
+                if value is not None and (bounded := within(value, self._limit)) is not value:
+                    own[name] = bounded
+        except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+            _failed(error)
+
+    def shutdown(self) -> None:
+        pass
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return True
+
+
+class Content(Protocol):
+    """A file as OpenAI's client gives it."""
+
+    @property
+    def content(self) -> bytes: ...
+
+
+Entry = TypeVar("Entry")
+_MAX_COUNTED: Final = 10_000
+_counted: Final[dict[str, object]] = {}
+"""The results that were read, by the provider's ids."""
+
+
+@overload
+def batch_results(
+    results: AsyncIterable[Entry], *, tracer_provider: TracerProvider | None = ...
+) -> AsyncIterator[Entry]: ...
+@overload
+def batch_results(results: str | bytes, *, tracer_provider: TracerProvider | None = ...) -> Iterator[Any]: ...
+@overload
+def batch_results(results: Iterable[Entry], *, tracer_provider: TracerProvider | None = ...) -> Iterator[Entry]: ...
+@overload
+def batch_results(results: Content, *, tracer_provider: TracerProvider | None = ...) -> Iterator[Any]: ...
+def batch_results(results: Any, *, tracer_provider: TracerProvider | None = None) -> Any:
+    """Go through the results of a batch, so that each has a span with its tokens and, at the batch's price, its cost.
+
+    ::
+
+        for entry in otelweir.batch_results(client.messages.batches.results(batch.id)): ...     # Anthropic
+        for entry in otelweir.batch_results(client.files.content(batch.output_file_id)): ...    # OpenAI
+
+    The spans begin and end when a result is read, below one span for all of them. A result that was read before in this
+    process, by the provider's id of it, is not counted again; of those the last 10,000 are remembered. What was asked
+    and answered is not captured.
+
+    Args:
+        results: What Anthropic's client gives, sync or async; of OpenAI the file, its text, or its lines.
+        tracer_provider: Where the spans go; None for the global one.
+
+    Returns:
+        The entries as they came; lines of a file as dictionaries.
+    """
+    reading = _Reading(tracer_provider)
+    if isinstance(results, AsyncIterable):
+        return _each_async(results, reading)
+    results = getattr(results, "content", results)
+    if isinstance(results, (str, bytes)):
+        from otelweir.pipeline.capture.genai.batch import entries_of
+
+        results = entries_of(results)
+    return _each(results, reading)
+
+
+def _each(results: Iterable[Any], reading: _Reading) -> Iterator[Any]:
+    with reading:
+        for entry in results:
+            reading.saw(entry)
+            yield entry
+
+
+async def _each_async(results: AsyncIterable[Any], reading: _Reading) -> AsyncIterator[Any]:
+    with reading:
+        async for entry in results:
+            reading.saw(entry)
+            yield entry
+
+
+class _Reading:
+    """The spans of the results of one batch. None of them is current: between results the application is at work."""
+
+    def __init__(self, tracer_provider: TracerProvider | None) -> None:
+        self._tracer = trace_api.get_tracer(SCOPE, tracer_provider=tracer_provider)
+        self._around: trace_api.Span = trace_api.INVALID_SPAN
+        self._context: Context | None = None
+
+    def __enter__(self) -> None:
+        self._around = self._tracer.start_span("batch results")
+        self._context = trace_api.set_span_in_context(self._around)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception):
+            self._around.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        self._around.end()
+
+    def saw(self, entry: object) -> None:
+        try:
+            from otelweir.pipeline.capture.genai.batch import answer_of
+
+            answer = answer_of(entry)
+            if answer is None or _was_counted(answer.attributes.get(RESPONSE_ID)):
+                return
+            span = self._tracer.start_span(
+                answer.name, self._context, kind=SpanKind.CLIENT, attributes=dict(answer.attributes)
+            )
+            if answer.failed:
+                span.set_status(Status(StatusCode.ERROR, answer.failed))
+            span.end()
+        except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+            _failed(error)
+
+
+def _was_counted(response: str | None) -> bool:
+    """Whether a result was read before; from now on it was."""
+    mine = object()
+    if response and _counted.setdefault(response, mine) is not mine:
+        return True
+    while len(_counted) > _MAX_COUNTED:
+        with suppress(RuntimeError):  # another thread adds one meanwhile
+            _counted.pop(next(iter(_counted)), None)
+    return False
+
+
 def with_attributes(span: ReadableSpan, attributes: Mapping[str, Any]) -> ReadableSpan:
     """A finished span with other attributes. What it says of things it had to drop stays true."""
     kept: Any = attributes
@@ -282,6 +501,21 @@ def with_attributes(span: ReadableSpan, attributes: Mapping[str, Any]) -> Readab
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
+
+
+def _seen(span: ReadableSpan, operation: str, attributes: Mapping[str, Any], usage: Usage) -> Seen:
+    model, response = str(attributes.get(REQUEST_MODEL) or ""), str(attributes.get(RESPONSE_ID) or "")
+    return Seen(model, response, span.start_time or 0, span.end_time or 0, usage, operation)
+
+
+def _as_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What remains of a span around the model's: what went in and came out, as steps of a chain have it."""
+    left = _without_model(attributes)
+    left.setdefault(_STEP, "CHAIN")
+    for messages, name in ((INPUT_MESSAGES, "input"), (OUTPUT_MESSAGES, "output")):
+        if isinstance(text := attributes.get(messages), str) and f"{name}.value" not in left:
+            left |= {f"{name}.value": text, f"{name}.mime_type": "application/json"}
+    return left
 
 
 def _without_model(attributes: Mapping[str, Any]) -> dict[str, Any]:

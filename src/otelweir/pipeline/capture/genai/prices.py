@@ -3,6 +3,7 @@
 The format, as YAML or JSON::
 
     currency: USD            # ISO 4217; USD if left out
+    usd_rate: 0.92           # beside another currency: what a dollar of genai-prices is in it
     date: 2026-11-01         # of when the prices are; the file's own date if left out
     models:
       - provider: openai     # as in gen_ai.provider.name; any provider if left out
@@ -10,9 +11,11 @@ The format, as YAML or JSON::
         input: 0.15          # per million tokens
         output: 0.60
         cache_read: 0.075
+        tier: batch          # only for calls that were served so; for all if left out
 
 The other prices are the fields of `cost.Price`. The first entry that fits a call is its price. One process counts in
-one currency: beside a file in another currency than USD, the prices of genai-prices are not used.
+one currency: beside a file in another currency than USD, the prices of genai-prices are converted by the file's
+`usd_rate`, and not used where it has none.
 """
 
 from __future__ import annotations
@@ -43,10 +46,13 @@ class Entry:
     provider: str
     model: str
     price: Price
+    tier: str = ""
 
-    def fits(self, provider: str, model: str) -> bool:
-        return (not self.provider or self.provider == provider.lower()) and fnmatch.fnmatchcase(
-            model.lower(), self.model
+    def fits(self, provider: str, model: str, tier: str = "") -> bool:
+        return (
+            (not self.provider or self.provider == provider.lower())
+            and (not self.tier or self.tier == tier.lower())
+            and fnmatch.fnmatchcase(model.lower(), self.model)
         )
 
 
@@ -59,17 +65,27 @@ class PriceList:
         currency: An ISO 4217 code.
         source: The name of the file.
         source_date: Of when the prices are, `YYYY-MM-DD`.
+        usd_rate: What a dollar is in the currency; None where the file does not say.
     """
 
     entries: tuple[Entry, ...] = ()
     currency: str = "USD"
     source: str = ""
     source_date: str = ""
+    usd_rate: Decimal | None = None
 
-    def cost(self, provider: str, model: str, usage: Usage) -> Cost | None:
+    def converted(self, cost: Cost) -> Cost:
+        """What something that costs dollars costs in the file's currency; its source says at which rate."""
+        if self.usd_rate is None:
+            return cost
+        rate = self.usd_rate
+        source = f"{cost.source} at {rate:f} {self.currency}/USD"
+        return Cost(cost.input * rate, cost.output * rate, cost.other * rate, self.currency, source, cost.source_date)
+
+    def cost(self, provider: str, model: str, usage: Usage, tier: str = "") -> Cost | None:
         """What a call costs; None where no entry fits."""
         for entry in self.entries:
-            if entry.fits(provider, model):
+            if entry.fits(provider, model, tier):
                 into, out = split(usage, entry.price)
                 return Cost(into, out, entry.price.request, self.currency, self.source, self.source_date)
         return None
@@ -109,15 +125,16 @@ def parse(document: object, source: str, written: str) -> PriceList:
         ValueError: With the place and what is wrong there.
     """
     top = _mapping(document, "the file")
-    _only(top, {"currency", "date", "models"}, "the file")
+    _only(top, {"currency", "date", "models", "usd_rate"}, "the file")
     currency = top.get("currency", "USD")
     if not isinstance(currency, str) or not re.fullmatch(r"[A-Z]{3}", currency):
         raise ValueError(f"currency: {currency!r} is not a code of three capitals such as USD")
+    rate = _rate(top.get("usd_rate"), currency)
     models = top.get("models")
     if not isinstance(models, list) or not models:
         raise ValueError("models: a list with at least one entry is due")
     entries = tuple(_entry(entry, f"models[{at}]") for at, entry in enumerate(models))
-    return PriceList(entries, currency, source, _date(top.get("date"), written))
+    return PriceList(entries, currency, source, _date(top.get("date"), written), rate)
 
 
 def _document(data: bytes, *, json_only: bool) -> object:
@@ -138,9 +155,9 @@ def _document(data: bytes, *, json_only: bool) -> object:
 
 def _entry(value: object, where: str) -> Entry:
     entry = _mapping(value, where)
-    _only(entry, {"provider", "model", *_PRICES}, where)
+    _only(entry, {"provider", "model", "tier", *_PRICES}, where)
     names: dict[str, str] = {}
-    for name in ("provider", "model"):
+    for name in ("provider", "model", "tier"):
         given = entry.get(name, "")
         if not isinstance(given, str):
             raise ValueError(f"{where}.{name}: {given!r} is not text")
@@ -150,7 +167,18 @@ def _entry(value: object, where: str) -> Entry:
     prices = {name: _price(entry[name], f"{where}.{name}") for name in _PRICES if name in entry}
     if not prices:
         raise ValueError(f"{where}: at least one price is due, such as input")
-    return Entry(names["provider"], names["model"], Price(**prices))
+    return Entry(names["provider"], names["model"], Price(**prices), names["tier"])
+
+
+def _rate(value: object, currency: str) -> Decimal | None:
+    if value is None:
+        return None
+    if currency == "USD":
+        raise ValueError("usd_rate: the currency is USD, so there is nothing to convert")
+    rate = _price(value, "usd_rate")
+    if not rate:
+        raise ValueError(f"usd_rate: {value!r} is not a number above 0")
+    return rate
 
 
 def _price(value: object, where: str) -> Decimal:

@@ -15,6 +15,15 @@ RESPONSE_ID: Final = "gen_ai.response.id"
 CALLS: Final = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
 """The operations that a provider bills. Agents, workflows and tools consist of them, and repeat their sums."""
 
+EMBEDDINGS: Final = "embeddings"
+REQUEST_STREAM: Final = "gen_ai.request.stream"
+FINISH: Final = "gen_ai.response.finish_reasons"
+FIRST_CHUNK_S: Final = "gen_ai.response.time_to_first_chunk"
+ERROR: Final = "error.type"
+OPENAI_TIER: Final = "openai.response.service_tier"
+ANTHROPIC_TIER: Final = "anthropic.response.service_tier"
+CACHE_WRITE_1H: Final = "anthropic.usage.cache_creation.ephemeral_1h_input_tokens"
+
 CACHE_WRITE: Final = "gen_ai.usage.cache_write.input_tokens"
 CACHE_CREATION: Final = "gen_ai.usage.cache_creation.input_tokens"
 """The name that the convention had for `CACHE_WRITE`; some backends read only this one."""
@@ -28,7 +37,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "gen_ai.usage.input_tokens.cached",
     ),
     "cache_write": (CACHE_WRITE, CACHE_CREATION, "gen_ai.usage.cache_creation_input_tokens"),
-    "cache_write_1h": ("anthropic.usage.cache_creation.ephemeral_1h_input_tokens",),
+    "cache_write_1h": (CACHE_WRITE_1H,),
     "reasoning": (
         "gen_ai.usage.reasoning.output_tokens",
         "gen_ai.usage.reasoning_tokens",
@@ -118,12 +127,25 @@ def usage_of(attributes: Mapping[str, Any]) -> Usage | None:
 
 def tier_of(attributes: Mapping[str, Any]) -> str:
     """The service tier that the provider says it served; empty where it says none."""
-    for name in (
-        "openai.response.service_tier",
-        "gen_ai.openai.response.service_tier",
-        "anthropic.response.service_tier",
-    ):
+    for name in (OPENAI_TIER, "gen_ai.openai.response.service_tier", ANTHROPIC_TIER):
         value = attributes.get(name)
         if isinstance(value, str):
             return value
     return ""
+
+
+def are_final(attributes: Mapping[str, Any], *, by_client: bool) -> bool:
+    """Whether the tokens of a call, or that there are none, are all there is to be told of it.
+
+    They are not where an answer came and told none, as streams do that nobody asked for it; nor where a stream was left
+    before its end, whose output is counted only there.
+
+    Args:
+        attributes: Of the span of the call.
+        by_client: Whether the span is an instrumentation's, and so would have tokens if they were known.
+    """
+    if any(name in attributes for name in (*_NAMES["input"], *_NAMES["output"])):
+        return attributes.get(REQUEST_STREAM) is not True or bool(attributes.get(FINISH))
+    if any(name in attributes for name in (RESPONSE_ID, RESPONSE_MODEL, FIRST_CHUNK_S)):
+        return False
+    return not by_client or ERROR in attributes
