@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace import SpanProcessor, SynchronousMultiSpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from otelweir import errors
-from otelweir.distro import compat
+from otelweir.distro import compat, redaction
 from otelweir.distro.defaults import OTEL_DEFAULTS
 from otelweir.distro.delivery import Delivery, service_folder
 from otelweir.distro.exporters import PROTOCOLS, Signal, Target, exporters, names
@@ -293,6 +293,7 @@ def assemble(  # noqa: PLR0915 - the wiring reads from top to bottom
     own: list[Provider] = []
     sending: list[Any] = []
     redactor = redactor_of(settings)
+    redaction.use(redactor)
     recorder = _recorder(settings)
     tail: TailSamplingProcessor | None = None
     with _defaults():

@@ -200,16 +200,27 @@ def langchain_handler(*providers: Any) -> BaseCallbackHandler:
     return active or OpenTelemetryLangChainCallbackHandler(_telemetry_handler("langchain", *providers))
 
 
-def _telemetry_handler(library: str, tracers: Any = None, meters: Any = None, loggers: Any = None) -> Any:
+def completion_hook() -> Any:
+    """The hook that `OTEL_INSTRUMENTATION_GENAI_COMPLETION_HOOK` names; one that does nothing where there is none such.
+
+    Public, but in the optional package `opentelemetry-util-genai`, which is in beta.
+    """
     from opentelemetry.util.genai.completion_hook import load_completion_hook
+
+    return load_completion_hook()
+
+
+def _telemetry_handler(library: str, tracers: Any = None, meters: Any = None, loggers: Any = None) -> Any:
     from opentelemetry.util.genai.handler import TelemetryHandler
+
+    from otelweir.distro.completions import completion_hook as redacted_hook
 
     package = f"opentelemetry.instrumentation.genai.{library}"
     return TelemetryHandler(
         tracers,
         meters,
         loggers,
-        completion_hook=load_completion_hook(),
+        completion_hook=redacted_hook(),
         instrumentation_scope_name=package,
         instrumentation_scope_version=importlib.metadata.version(package.replace(".", "-")),
     )

@@ -43,6 +43,8 @@ class WeirDistro(BaseDistro):  # type: ignore[misc]
         it themselves, which takes seconds.
 
         Where several packages instrument the same library, one does.
+
+        What a completion hook gets of calls to models passes through redaction first.
         """
         if (other := _rival(entry_point)) is not None:
             if not os.environ.get("WEIR_GENAI_VENDOR"):
@@ -54,6 +56,10 @@ class WeirDistro(BaseDistro):  # type: ignore[misc]
         if entry_point.name == "django" and not os.environ.get("DJANGO_SETTINGS_MODULE"):
             _after_django_setup(lambda: super(WeirDistro, self).load_instrumentor(entry_point, **kwargs))
             return
+        if entry_point.value.startswith(_WITH_HOOK) and os.environ.get("OTEL_INSTRUMENTATION_GENAI_COMPLETION_HOOK"):
+            from otelweir.distro.completions import completion_hook
+
+            kwargs["completion_hook"] = completion_hook()
         package = _INSTRUMENTED.get(entry_point.value.partition(":")[0])
         if package is not None:
             _once_imported(package, lambda: super(WeirDistro, self).load_instrumentor(entry_point, **kwargs))
@@ -73,6 +79,9 @@ _INSTRUMENTED: Final[Mapping[str, str]] = {
     "opentelemetry.instrumentation.genai.openai": "openai",
 }
 """Instrumentations, and the package whose import tells that one is needed."""
+
+_WITH_HOOK: Final = ("opentelemetry.instrumentation.genai.", "opentelemetry.instrumentation.google_genai")
+"""Instrumentations that give the content of calls to a completion hook."""
 
 
 def _once_imported(package: str, instrument: Callable[[], None]) -> None:

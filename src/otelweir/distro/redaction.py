@@ -7,6 +7,7 @@ other exporters stand behind, too, and encoded then (docs/decisions/0009-redacti
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from otelweir.pipeline.redact.otel import Clean, LogRedaction, SpanRedaction
 from otelweir.pipeline.redact.redactor import Redactor, Scrubber
 from otelweir.pipeline.redact.settings import RedactSettings, plan_of
 from otelweir.pipeline.spool.otlp import Caches, Encoded, Unclean, encode_log, encode_span
+from otelweir.variables import read
 
 
 def redactor_of(settings: RedactSettings) -> Redactor | None:
@@ -25,6 +27,21 @@ def redactor_of(settings: RedactSettings) -> Redactor | None:
     except errors.MissingExtra as error:
         errors.warn(error.problem, f"WEIR_REDACT_DETECTOR={settings.redact_detector}: {error.detail}")
         return Redactor(plan_of(settings))
+
+
+_in_force: list[Redactor | None] = []
+
+
+def use(redactor: Redactor | None) -> None:
+    """From now on this is the process's redactor; None where redaction is off."""
+    _in_force[:] = [redactor]
+
+
+def in_force() -> Redactor | None:
+    """The process's redactor; where nothing was assembled, what the variables say. None where redaction is off."""
+    if not _in_force:
+        use(redactor_of(read(RedactSettings, os.environ)[0]))
+    return _in_force[0]
 
 
 def span_encoder(redactor: Redactor) -> Callable[[Any], Encoded]:
