@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import dataclasses
 import datetime
@@ -13,6 +14,8 @@ import io
 import json
 import pathlib
 import sys
+import tempfile
+import threading
 import types
 import uuid
 from collections.abc import Iterator, Mapping
@@ -23,8 +26,11 @@ import numpy
 import pandas  # type: ignore[import-untyped]
 import pydantic
 import pytest
+from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.datastructures import Headers, UploadFile
+from starlette.requests import Request
 
 from otelweir.pipeline.capture.track.content import MAX_BYTES, Parts, content_of, mime_type
 from otelweir.pipeline.capture.track.hidden import is_hidden
@@ -148,6 +154,19 @@ class TestHostileValues:
         class Pairs(dict[str, int]):
             __iter__ = __len__ = items = keys = Proxy._never
 
+        class Content(bytes):
+            __len__ = __getitem__ = __iter__ = Proxy._never
+
+        class Meta(type):
+            def __getattribute__(cls, name: str) -> Any:
+                raise AssertionError("was asked")
+
+        class Made(metaclass=Meta):
+            def __init__(self) -> None:
+                object.__setattr__(self, "x", 1)
+
+        assert shown(Content(b"abc"))["attachment"]["size"] == 3
+        assert shown(Made()) == {"x": 1}
         assert shown([Proxy(), {"a": Proxy()}]) == ["<Proxy>", {"a": "<Proxy>"}]
         assert shown([Text("t"), Number(3), Numbers([1]), Pairs(a=1)]) == ["t", 3, [1], {"a": 1}]
 
@@ -281,6 +300,12 @@ class TestAttachments:
         assert "sha256" not in shown(bytes(5 * 2**20))["attachment"]
         assert shown(sys.stdin)
 
+    def test_that_were_uploaded(self) -> None:
+        for inner in (io.BytesIO(), tempfile.SpooledTemporaryFile()):  # noqa: SIM115
+            inner.write(b"%PDF-1")
+            found = shown(UploadFile(inner, filename="a.pdf"))  # type: ignore[arg-type]
+            assert (found["filename"], found["file"]["attachment"]["mime_type"]) == ("a.pdf", "application/pdf")
+
     def test_in_a_text_are_found(self) -> None:
         assert shown(["data:image/gif;base64,aGVsbG8="]) == [
             {"attachment": {"size": 5, "mime_type": "image/gif", "sha256": hashlib.sha256(b"hello").hexdigest()}}
@@ -292,6 +317,20 @@ class TestAttachments:
         assert mime_type(b"RIFF....WAVE") == "audio/wave"
         assert mime_type(b"", "a.json") == "application/json"
         assert mime_type(b"??", "a.unheard") == "application/octet-stream"
+
+
+def test_what_leads_to_all_of_an_application_is_told_by_its_type() -> None:
+    """A request has its application, and that its routes and settings."""
+    request = Request({"type": "http", "app": FastAPI(), "headers": [(b"authorization", b"hush")]})
+    assert shown({"request": request, "lock": threading.Lock(), "loop": asyncio.Event()}) == {
+        "request": "<Request>", "lock": "<lock>", "loop": "<Event>",
+    }  # fmt: skip
+    assert shown(Headers({"authorization": "hush", "accept": "*/*"})) == {"authorization": "***", "accept": "*/*"}
+
+
+def test_what_pandas_has_not_is_nothing() -> None:
+    assert shown([pandas.NaT, pandas.NA, pandas.Timedelta(days=1)]) == [None, "<NA>", "1 day, 0:00:00"]
+    assert shown(pandas.Index([1, 2]))["head"] == [1, 2]
 
 
 class TestTheParts:

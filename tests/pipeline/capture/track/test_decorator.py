@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import copy
+import dataclasses
+import enum
 import functools
 import importlib
 import inspect
@@ -11,12 +14,16 @@ import json
 import pickle
 import subprocess
 import sys
+import typing
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import celery  # type: ignore[import-untyped]
 import fastapi
 import numpy
+import pydantic
 import pytest
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
@@ -259,6 +266,155 @@ class TestMethods:
         ]  # fmt: skip
         assert vars(pickle.loads(pickle.dumps(shop))) == {"name": "north"}
         assert pickle.loads(pickle.dumps(functions.double)) is functions.double
+
+    def test_are_remembered_weakly_as_before(self, spans: Spans) -> None:
+        """As signals of Django and Celery remember who listens."""
+
+        class Listener:
+            @otelweir.track
+            def heard(self, what: str) -> str:
+                return what
+
+            @otelweir.track
+            @classmethod
+            def of_all(cls, what: str) -> str:
+                return what
+
+        listener = Listener()
+        references = [weakref.WeakMethod(listener.heard), weakref.WeakMethod(Listener.of_all)]
+        for reference in references:
+            method = reference()
+            assert method is not None and method("a") == "a"
+        assert references[0]() == listener.heard
+        assert [span.name.rpartition(".")[2] for span in spans()] == ["heard", "of_all"]
+        del listener, method
+        assert references[0]() is None
+
+    def test_that_are_tracked_already_stay_so(self, spans: Spans) -> None:
+        class Shop:
+            @otelweir.track
+            def sell(self) -> None: ...
+
+        otelweir.track(Shop().sell)()
+        otelweir.track(otelweir.track(Shop.sell))(Shop())
+        assert [span.name.rpartition(".")[2] for span in spans()] == ["sell", "sell"]
+
+    def test_that_dispatch_by_type(self, spans: Spans) -> None:
+        class Printer:
+            @otelweir.track
+            @functools.singledispatchmethod
+            def show(self, value: object) -> str:
+                return "object"
+
+            @show.register
+            def _(self, value: int) -> str:
+                return "int"
+
+        assert [Printer().show(1), Printer().show("")] == ["int", "object"]
+        assert [given(span) for span in spans()] == [{"value": 1}, {"value": ""}]
+
+    def test_of_classes_that_are_made_by_others(self, spans: Spans) -> None:
+        @otelweir.track
+        @dataclasses.dataclass(frozen=True, slots=True)
+        class Point:
+            x: int
+
+            def doubled(self) -> int:
+                return 2 * self.x
+
+        class Model(pydantic.BaseModel):
+            x: int
+
+            @pydantic.field_validator("x")
+            @otelweir.track
+            @classmethod
+            def checked(cls, x: int) -> int:
+                return x + 1
+
+            @otelweir.track
+            def doubled(self) -> int:
+                return 2 * self.x
+
+        class Colour(enum.Enum):
+            RED = 1
+
+            @otelweir.track
+            def doubled(self) -> int:
+                return 2 * int(self.value)
+
+        class Shape(abc.ABC):
+            @otelweir.track
+            @abc.abstractmethod
+            def doubled(self) -> int: ...
+
+        @typing.runtime_checkable
+        class Doubles(typing.Protocol):
+            @otelweir.track
+            def doubled(self) -> int: ...
+
+        doubled = [Point(1).doubled(), Model(x=0).doubled(), Colour.RED.doubled()]
+        assert (doubled, list(Colour)) == ([2, 2, 2], [Colour.RED])
+        assert Model.model_json_schema()["properties"].keys() == {"x"}
+        assert isinstance(Point(1), Doubles) and not isinstance(object(), Doubles)
+        with pytest.raises(TypeError):
+            Shape()  # type: ignore[abstract]
+        assert [span.name.rpartition(".")[2] for span in spans()] == ["doubled", "checked", "doubled", "doubled"]
+
+
+def test_a_task_of_celery_is_a_task_as_before(spans: Spans) -> None:
+    app = celery.Celery("shop", broker="memory://", backend="cache+memory://")
+    app.conf.task_always_eager = True
+
+    @app.task  # type: ignore[untyped-decorator]
+    @otelweir.track
+    def add(x: int, y: int = 1) -> int:
+        return x + y
+
+    @app.task(bind=True)  # type: ignore[untyped-decorator]
+    @otelweir.track
+    def named(self: Any, x: int) -> str:
+        return f"{self.name} {x}"
+
+    assert add.delay(1, y=2).get() == 3
+    assert named.delay(4).get().endswith("named 4")
+    with pytest.raises(TypeError):
+        add.delay()
+    assert [given(span) for span in spans()] == [{"x": 1, "y": 2}, {"x": 4}]
+
+
+def test_dependencies_of_fastapi_are_dependencies_as_before(spans: Spans) -> None:
+    """Those that give their value and clean up later begin in one thread and end in another."""
+    app = fastapi.FastAPI()
+
+    @otelweir.track
+    def word(q: str = "nothing") -> str:
+        return q
+
+    @otelweir.track
+    def resource() -> Iterator[str]:
+        with otelweir.span("in the resource"):
+            yield "open"
+
+    @otelweir.track
+    async def other_resource() -> AsyncIterator[str]:
+        with otelweir.span("in the other"):
+            yield "open, too"
+
+    @app.get("/")
+    @otelweir.track
+    def route(
+        request: fastapi.Request,
+        a: str = fastapi.Depends(word),
+        b: str = fastapi.Depends(resource),
+        c: str = fastapi.Depends(other_resource),
+    ) -> list[str]:
+        return [a, b, c]
+
+    assert TestClient(app).get("/?q=tea").json() == ["tea", "open", "open, too"]
+    assert given(spans.one("route"))["request"] == "<Request>"
+    for name, inside in (("resource", "in the resource"), ("other_resource", "in the other")):
+        below, above = spans.one(inside).parent, spans.one(name).context
+        assert below is not None and above is not None and below.span_id == above.span_id
 
 
 def test_a_route_of_fastapi_is_a_route_as_before(spans: Spans) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ import otelweir
 from otelweir.errors import ConfigError
 from otelweir.pipeline.capture.track import otel as track_otel
 from otelweir.pipeline.capture.track import threads
+from otelweir.pipeline.capture.track.arguments import Arguments
 from otelweir.testing import Backend
 
 if TYPE_CHECKING:
@@ -346,8 +348,35 @@ class TestTheContext:
         assert log.span_id == span.span_id
 
 
-def test_our_own_failure_is_told_once_and_changes_nothing(spans: Spans, caplog: pytest.LogCaptureFixture) -> None:
-    @otelweir.track(capture_input=lambda _: 1 / 0)
+def test_what_the_users_own_function_raises_is_told_once_and_changes_nothing(
+    spans: Spans, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is no bug of ours, and not to be reported."""
+
+    def wrong(_: object) -> object:
+        raise ZeroDivisionError
+
+    @otelweir.track(capture_input=wrong)
+    def work() -> int:
+        return 1
+
+    @otelweir.track(reduce=wrong)
+    def parts() -> Iterator[int]:
+        yield 1
+
+    with caplog.at_level(logging.WARNING):
+        assert [work(), work(), *parts()] == [1, 1, 1]
+    assert caplog.text.count("WEIR-TRACK-002: capture_input of") == caplog.text.count("WEIR-TRACK-002: reduce of") == 1
+    assert "WEIR-TRACK-001" not in caplog.text
+    assert len(spans()) == 3
+
+
+def test_our_own_failure_is_told_once_and_changes_nothing(
+    spans: Spans, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Arguments, "of", lambda *_: 1 / 0)
+
+    @otelweir.track
     def work() -> int:
         return 1
 
@@ -355,3 +384,61 @@ def test_our_own_failure_is_told_once_and_changes_nothing(spans: Spans, caplog: 
         assert [work(), work()] == [1, 1]
     assert caplog.text.count("WEIR-TRACK-001: ZeroDivisionError") == 1
     assert len(spans()) == 2
+
+
+class TestBlocksOfOneObject:
+    """What is made once is often used in many places at once."""
+
+    def test_inside_of_each_other_leave_nothing_behind(self, spans: Spans) -> None:
+        with otelweir.context(session="s") as scope, otelweir.span("outer") as outer:
+            with scope, outer:
+                pass
+            with otelweir.span("below"):
+                pass
+        assert not get_current()
+        assert [(span.name, (span.attributes or {})["session.id"]) for span in spans()] == [
+            ("below", "s"), ("outer", "s"),
+        ]  # fmt: skip
+        assert spans.one("below").parent is not None
+
+    async def test_in_several_tasks_are_left_by_each(self, spans: Spans) -> None:
+        scope = otelweir.context(session="s")
+        shared = otelweir.span("shared")
+        left: list[bool] = []
+
+        async def task(order: list[asyncio.Event], place: int) -> None:
+            with scope, shared:
+                order[place].set()
+                await order[-1].wait()
+                with otelweir.span("below"):
+                    pass
+            left.append(not get_current())
+
+        order = [asyncio.Event() for _ in range(4)]
+        tasks = [asyncio.create_task(task(order, place)) for place in range(3)]
+        for place in range(3):
+            await order[place].wait()
+        order[-1].set()
+        await asyncio.gather(*tasks)
+        assert left == [True] * 3
+        ids = {(span.attributes or {}).get("session.id") for span in spans("below")}
+        above = {span.parent.span_id for span in spans("below") if span.parent}
+        assert ids == {"s"} and above == {spans.one("shared").context.span_id}
+        assert spans()[-1].name == "shared"
+
+
+class TestASpanThatNobodyEnds:
+    def test_ends_when_nobody_has_it_any_more(self, spans: Spans) -> None:
+        otelweir.span("dropped").start().set_input(1)
+        gc.collect()
+        found = spans.one("dropped").attributes or {}
+        assert (found["weir.ended_by"], found["input.value"]) == ("abandoned", "1")
+
+    def test_goes_on_where_somebody_has_it(self, spans: Spans) -> None:
+        raw = otelweir.span("kept").start().otel
+        with trace_api.use_span(raw, end_on_exit=False):
+            otelweir.current_span().add_tag("seen")
+        gc.collect()
+        assert raw.is_recording() and not spans("kept")
+        raw.end()
+        assert (spans.one("kept").attributes or {}).get("weir.ended_by") is None

@@ -343,6 +343,28 @@ class TestAnAsyncGenerator:
         assert (found.attributes or {})["weir.ended_by"] == "closed"
         assert (found.attributes or {})["output.value"] == "[1]"
 
+    async def test_in_a_circle_that_is_garbage_is_finished_by_the_loop(self, spans: Spans) -> None:
+        """As any is: with what it awaits at its end, and without "ignored GeneratorExit"."""
+        ended: list[bool] = []
+
+        @otelweir.track
+        async def parts() -> AsyncIterator[int]:
+            try:
+                yield 1
+            finally:
+                await asyncio.sleep(0)
+                ended.append(True)
+
+        circle: list[Any] = [parts()]
+        assert await anext(circle[0]) == 1
+        circle.append(circle)
+        del circle
+        gc.collect()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert ended == [True]
+        assert (spans.one("parts").attributes or {})["weir.ended_by"] == "closed"
+
     def test_without_a_loop_is_finished_all_the_same(self, spans: Spans) -> None:
         @otelweir.track
         async def numbers() -> AsyncIterator[int]:

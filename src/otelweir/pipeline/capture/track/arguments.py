@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from types import FunctionType
 from typing import Any
 
 from otelweir.pipeline.capture.track.hidden import HIDDEN, is_hidden
@@ -19,7 +20,7 @@ class Arguments:
         ignore: Parameters that are not captured.
     """
 
-    __slots__ = ("_function", "_ignored", "_names", "_rest", "_secret", "_self")
+    __slots__ = ("_function", "_ignored", "_is_function", "_names", "_rest", "_secret", "_self")
 
     def __init__(self, function: Callable[..., Any], ignore: Collection[str] = ()) -> None:
         self._function = function
@@ -28,6 +29,7 @@ class Arguments:
         self._rest = "args"
         self._secret: frozenset[str] = frozenset()
         self._self = False
+        self._is_function = type(function) is FunctionType
 
     def __repr__(self) -> str:
         return f"<Arguments {self._names or '?'}>"
@@ -43,11 +45,12 @@ class Arguments:
         if self._names is None:
             self._names = self._read()
         names = self._names
-        if self._self:
-            if bound:
+        if bound:
+            # A function that became a method elsewhere than in a class's body, as tasks of Celery do, is one, too.
+            if self._self or self._is_function:
                 names = names[1:]
-            else:
-                names, args = names[1:], args[1:]
+        elif self._self:
+            names, args = names[1:], args[1:]
         found = dict(zip(names, args, strict=False)) if args else {}
         if len(args) > len(names):
             found[self._rest] = args[len(names) :]

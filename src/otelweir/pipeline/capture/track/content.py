@@ -207,10 +207,15 @@ class JsonConversion(Conversion):
             return value  # type: ignore[no-any-return]
         if kind is int or kind is float:
             return self._number(value)
+        # Not by the attribute: a metaclass may have its own.
+        module = type.__getattribute__(kind, "__module__")
+        library = module.partition(".")[0] if type(module) is str else ""
+        if library in _MACHINERY and not issubclass(kind, _DATA) and not module.endswith(_OF_DATA):
+            # A request is no data, but leads to all of its application.
+            return f"<{_name_of(kind)}>"
         for known, form in _FORMS:
             if issubclass(kind, known):
                 return form(self, value, depth)
-        library = kind.__module__.partition(".")[0] if type(kind.__module__) is str else ""
         if library in _LIBRARIES and (found := _LIBRARIES[library](self, value, depth)) is not None:
             return found
         return self._object(value, depth)
@@ -275,8 +280,12 @@ class JsonConversion(Conversion):
         return found if type(found) is str else _encode(found)
 
     def _bytes(self, value: bytes | bytearray | memoryview) -> AnyValue:
-        size = value.nbytes if type(value) is memoryview else len(value)
-        data = bytes(value) if size <= MAX_HASHED else bytes(value[:_FEW]) if type(value) is not memoryview else b""
+        if type(value) is memoryview:
+            size, data = value.nbytes, bytes(value) if value.nbytes <= MAX_HASHED else b""
+        else:
+            base: Any = bytes if issubclass(type(value), bytes) else bytearray
+            size = base.__len__(value)
+            data = bytes(base.__getitem__(value, slice(size if size <= MAX_HASHED else _FEW)))
         return self._attach(Attachment(size, mime_type(data), _sha256(data) if size <= MAX_HASHED else None, None))
 
     def _file(self, value: Any, _: int) -> AnyValue:
@@ -289,6 +298,9 @@ class JsonConversion(Conversion):
             )
         if type(value) in _FILES:
             return self._attach(_open_file(value))
+        tempfile = sys.modules.get("tempfile")
+        if tempfile is not None and type(value) is tempfile.SpooledTemporaryFile:
+            return self._file(vars(value).get("_file"), 0)  # the one behind it
         return f"<{_name_of(type(value))}>"
 
     def _attach(self, attachment: Attachment) -> AnyValue:
@@ -297,9 +309,16 @@ class JsonConversion(Conversion):
         return {"attachment": attachment.told()}
 
     def _as_text(self, value: object, _: int) -> AnyValue:
-        return self._cut(str(value) if type(value) in _TEXTS else f"<{_name_of(type(value))}>")
+        if type(value) in _TEXTS:
+            return self._cut(str(value))
+        if issubclass(type(value), datetime.timedelta):
+            return self._cut(datetime.timedelta.__str__(value))
+        return f"<{_name_of(type(value))}>"
 
     def _time(self, value: Any, _: int) -> AnyValue:
+        pandas = sys.modules.get("pandas")
+        if pandas is not None and value is getattr(pandas, "NaT", None):
+            return None  # it is no time, though its type says so
         base = next(base for base in _TIMES if issubclass(type(value), base))
         return self._cut(base.isoformat(value))
 
@@ -356,11 +375,11 @@ class JsonConversion(Conversion):
 
     def _pandas(self, value: Any, depth: int) -> AnyValue:
         pandas = sys.modules.get("pandas")
-        if pandas is None or not issubclass(type(value), (pandas.DataFrame, pandas.Series)):
-            return None
-        if issubclass(type(value), pandas.Series):
+        if pandas is None or not issubclass(type(value), (pandas.DataFrame, pandas.Series, pandas.Index)):
+            return "<NA>" if pandas is not None and value is getattr(pandas, "NA", None) else None
+        if not issubclass(type(value), pandas.DataFrame):
             described = self._described(value, str(value.dtype), list(value.shape))
-            described["head"] = self.convert(value.head(_FEW).tolist(), depth + 1)
+            described["head"] = self.convert(value[:_FEW].tolist(), depth + 1)
             return described
         described = self._described(value, None, list(value.shape))
         few = value.iloc[:_FEW, :_FEW]
@@ -382,10 +401,11 @@ def _fields(value: object) -> dict[str, object]:
     kind = type(value)
     secret = _not_shown(kind)
     found: dict[str, object] = {}
-    for base in reversed(kind.__mro__):
-        slots = base.__dict__.get("__slots__", ())
+    for base in reversed(type.__getattribute__(kind, "__mro__")):
+        inside = type.__getattribute__(base, "__dict__")
+        slots = inside.get("__slots__", ())
         for name in (slots,) if type(slots) is str else slots if type(slots) in (tuple, list) else ():
-            place = base.__dict__.get(name) if type(name) is str else None
+            place = inside.get(name) if type(name) is str else None
             if type(place) is types.MemberDescriptorType and not name.startswith("_") and name not in secret:
                 try:
                     found[name] = place.__get__(value, kind)
@@ -402,7 +422,7 @@ def _fields(value: object) -> dict[str, object]:
                 if len(found) > MAX_ITEMS:
                     break
     # Models that allow further fields keep them apart.
-    extra = next((base.__dict__["__pydantic_extra__"] for base in kind.__mro__ if _is_slot(base)), None)
+    extra = next(filter(None, map(_extra_slot, type.__getattribute__(kind, "__mro__"))), None)
     if extra is not None:
         try:
             more = extra.__get__(value, kind)
@@ -413,15 +433,16 @@ def _fields(value: object) -> dict[str, object]:
     return found
 
 
-def _is_slot(base: type) -> bool:
-    return type(base.__dict__.get("__pydantic_extra__")) is types.MemberDescriptorType
+def _extra_slot(base: type) -> Any:
+    found = type.__getattribute__(base, "__dict__").get("__pydantic_extra__")
+    return found if type(found) is types.MemberDescriptorType else None
 
 
 def _not_shown(kind: type) -> frozenset[str]:
     """The fields that a class keeps out of its `repr`, or out of what it gives to others."""
     names: set[str] = set()
-    for base in kind.__mro__:
-        inside = base.__dict__
+    for base in type.__getattribute__(kind, "__mro__"):
+        inside = type.__getattribute__(base, "__dict__")
         fields = inside.get("__dataclass_fields__")
         if type(fields) is dict:
             names.update(name for name, field in fields.items() if type(field) is dataclasses.Field and not field.repr)
@@ -525,6 +546,17 @@ _FORMS: Final[tuple[tuple[type | tuple[type, ...], Callable[[JsonConversion, Any
     (io.IOBase, _J._file),
     (Mapping, _J._mapping),
 )
+_MACHINERY: Final = frozenset(
+    {"aiohttp", "asyncio", "celery", "concurrent", "contextlib", "fastapi", "flask", "kombu", "logging"}
+    | {"multiprocessing", "opentelemetry", "queue", "socket", "sqlalchemy", "ssl", "starlette", "threading"}
+    | {"tornado", "uvicorn", "werkzeug"}
+)
+"""Libraries whose own objects are told by their type. Those of classes that the application derives are its own."""
+
+_DATA: Final = (BaseException, enum.Enum, str, int, float, bytes, dict, *_SEQUENCES)
+_OF_DATA: Final = (".datastructures", ".structures", ".file_storage", "sqlalchemy.engine.row")
+"""What is data all the same."""
+
 _LIBRARIES: Final[Mapping[str, Callable[[JsonConversion, Any, int], AnyValue]]] = {
     "fractions": _J._fraction,
     "numpy": _J._numpy,

@@ -115,7 +115,7 @@ def _checked(
 
 
 def _tracked(target: Any, options: Mapping[str, Any]) -> Any:
-    if isinstance(target, TrackedFunction):
+    if isinstance(target, (TrackedFunction, _Bound)):
         return target
     if isinstance(target, type):
         return _tracked_class(target, options)
@@ -130,9 +130,13 @@ def _tracked(target: Any, options: Mapping[str, Any]) -> Any:
         return found
     if isinstance(target, functools.partialmethod):
         return functools.partialmethod(_tracked(target.func, options), *target.args, **target.keywords)
-    if not callable(target) and not isinstance(target, (classmethod, staticmethod)):
+    function = target
+    if isinstance(target, (classmethod, staticmethod)):
+        function = target.__func__
+    elif isinstance(target, functools.singledispatchmethod):
+        function = target.func
+    if not callable(function):
         raise errors.ConfigError(errors.BAD_ARGUMENT, f"{type(target).__name__} cannot be called")
-    function = target.__func__ if isinstance(target, (classmethod, staticmethod)) else target
     if isinstance(function, TrackedFunction):
         return target
     given = dict(options)
@@ -392,8 +396,9 @@ async def _run_async_generator(
     make: Callable[[Any], Any] = generator.asend
     given: Any = None
     # The event loop is to know one generator, and to finish that: with two, each would be finished by itself.
+    # In a circle that is garbage both go at once; then the loop finishes the one it knows, and that the other.
     hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(None, None)
+    sys.set_asyncgen_hooks(None, None if hooks.finalizer is None else _left_to_the_other)
     try:
         awaitable = make(None)
     finally:
@@ -422,14 +427,43 @@ async def _run_async_generator(
         awaitable = make(given)
 
 
+def _left_to_the_other(generator: AsyncGenerator[Any, Any]) -> None:
+    """What finishes an async generator that was abandoned: nothing, as that which steps through it does."""
+
+
 class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
     """A tracked method of an instance or a class."""
+
+    def __init__(self, *given: Any) -> None:
+        if len(given) != 2:
+            super().__init__(*given)
+            return
+        # As `weakref.WeakMethod` makes a method anew, of its function and its object.
+        function, owner = given
+        now = getattr(owner, function.__name__, None)
+        if isinstance(now, _Bound) and getattr(now.__wrapped__, "__func__", None) is function:
+            super().__init__(  # type: ignore[call-arg]
+                now.__wrapped__,
+                now._self_instance,
+                now._self_wrapper,
+                now._self_enabled,
+                now._self_binding,
+                now._self_parent,
+            )
+        else:
+            super().__init__(  # type: ignore[call-arg]
+                types.MethodType(function, owner), owner, _untracked, None, "function", None
+            )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         owner = getattr(self.__wrapped__, "__self__", None)
         if owner is not None:
             return getattr, (owner, self.__wrapped__.__name__)
         return _resolved, (self.__wrapped__.__module__, self.__wrapped__.__qualname__)
+
+
+def _untracked(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return wrapped(*args, **kwargs)
 
 
 class TrackedFunction(wrapt.FunctionWrapper):  # type: ignore[type-arg]

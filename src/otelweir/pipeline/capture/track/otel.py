@@ -7,12 +7,13 @@ which only the thread and task that put it on could use: who leaves puts back wh
 from __future__ import annotations
 
 import random
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from types import TracebackType
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
 from opentelemetry import baggage
 from opentelemetry import trace as trace_api
@@ -66,6 +67,9 @@ _SAID: Final = "weir_said"
 """On a span whose output was set by hand: what its function returns does not replace it."""
 
 _NOTHING: Final = object()
+
+_OURS_ONLY: Final = 2
+"""References to a span that only its object has, while they are counted."""
 
 _tracer: Final = trace_api.get_tracer("otelweir")
 
@@ -392,6 +396,16 @@ class Tracked:
     def __repr__(self) -> str:
         return f"<Tracked {self.kind or 'function'} {self.name}>"
 
+    def asked(self, argument: str, function: Callable[[Any], object], value: object) -> object:
+        """What a function says that the user gave us; nothing where it raises, which is told."""
+        try:
+            return function(value)
+        except Exception as error:  # noqa: BLE001 - the call that is tracked has nothing to do with it
+            errors.warn(
+                errors.BAD_ARGUMENT, f"{argument} of {self.name!r} raised {type(error).__name__}", exc_info=error
+            )
+            return _NOTHING
+
 
 def _tagged(tags: Iterable[object] | str | None, metadata: Mapping[str, object] | None) -> dict[str, AnyValue]:
     found: dict[str, AnyValue] = {}
@@ -434,7 +448,9 @@ class Run:
             return
         given: Any = tracked.arguments.of(bound, args, kwargs)
         if tracked.capture_input is not True:
-            given = tracked.capture_input(given)
+            given = tracked.asked("capture_input", tracked.capture_input, given)
+            if given is _NOTHING:
+                return
         content = _put_input(span, tracked.kind, given)
         if self._root is not None and kinds.INPUT not in (getattr(self._root, "attributes", None) or ()):
             self._root.set_attributes({kinds.INPUT: content.text, kinds.INPUT_TYPE: kinds.JSON})
@@ -496,12 +512,16 @@ class Run:
             return  # the function has said it itself, by `current_span().set_output(...)`
         if parts is not None:
             if parts.count or value is None:
-                value = parts.value()
+                value = tracked.asked("reduce", Parts.value, parts)
+                if value is _NOTHING:
+                    return
             if parts.cut:
                 _put_truncated(span, kinds.OUTPUT_MESSAGES if tracked.kind == "llm" else kinds.OUTPUT)
             _put_attachments(span, parts.attachments, "output")
         if tracked.capture_output is not True:
-            value = tracked.capture_output(value)
+            value = tracked.asked("capture_output", tracked.capture_output, value)
+            if value is _NOTHING:
+                return
         content = _put_output(span, tracked.kind, value)
         root = self._root
         if root is not None and root.is_recording():
@@ -608,6 +628,24 @@ def _leave(mine: Context, before: Context) -> None:
         setattr(mine, _LEFT, before)
 
 
+Entered: TypeAlias = dict[int, tuple[Context, Context]]
+"""The contexts that one object has made current, by their ids, with what was current before each."""
+
+
+def _enter(entered: Entered, mine: Context, before: Context) -> None:
+    entered[id(mine)] = mine, before
+    attach(mine)
+
+
+def _leave_one(entered: Entered) -> None:
+    """Leave one of the blocks of an object: this task's own, where several are inside of it, else the last one."""
+    try:
+        found = entered.pop(id(get_current()), None) or entered.popitem()[1]
+    except KeyError:
+        return  # a thread was faster, and has left for both
+    _leave(*found)
+
+
 class Span:
     """A span, with what an AI application says of its work. Made by `otelweir.span` and `otelweir.trace`.
 
@@ -620,11 +658,10 @@ class Span:
 
     __slots__ = (
         "_attributes",
-        "_before",
+        "_entered",
         "_kind",
         "_links",
         "_made",
-        "_mine",
         "_parent",
         "_root",
         "_scope",
@@ -642,8 +679,7 @@ class Span:
         self._root = False
         self._scope: Scope | None = None
         self._links: tuple[trace_api.Link, ...] = ()
-        self._mine: Context | None = None
-        self._before: Context | None = None
+        self._entered: Entered | None = None
 
     def __repr__(self) -> str:
         state = "not begun" if self._span is None else "recording" if self._span.is_recording() else "not recording"
@@ -702,22 +738,33 @@ class Span:
         self.start()
         assert self._span is not None
         before = get_current()
+        if self._entered is None:
+            self._entered = {}
         if self._span.get_span_context().is_valid or self._scope is not None:
-            self._before = before
-            self._mine = set_span_in_context(self._span, before if self._scope is None else self._parent)
-            attach(self._mine)
+            _enter(
+                self._entered, set_span_in_context(self._span, before if self._scope is None else self._parent), before
+            )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        mine, before = self._mine, self._before
-        self._mine = self._before = None
-        if mine is not None and before is not None:
-            _leave(mine, before)
+        if self._entered:
+            _leave_one(self._entered)
         if error is not None:
             self.set_error(error)
-        self.end()
+        if not self._entered:
+            self.end()
+
+    def __del__(self) -> None:
+        # Never ended, and never to be: nobody else has it.
+        if self._made and self._span is not None and sys.getrefcount(self._span) <= _OURS_ONLY:
+            try:
+                if self._span.is_recording():
+                    self._span.set_attribute(ENDED_BY, "abandoned")
+                    _end(self._span)
+            except Exception as error:  # noqa: BLE001 - our bug must not become the host's
+                _failed(error)
 
     async def __aenter__(self) -> Span:
         return self.__enter__()
@@ -1027,21 +1074,19 @@ class context:  # noqa: N801 - a context manager that reads like a function
         metadata: Mapping[str, object] | None = None,
     ) -> None:
         self._scope = scope_of(session, user, tags, metadata)
-        self._entered: list[tuple[Context, Context]] = []
+        self._entered: Entered = {}
 
     def __repr__(self) -> str:
         return f"<context {dict(self._scope.attributes)}>"
 
     def __enter__(self) -> context:
         before = get_current()
-        mine = _with_scope(self._scope, before)
-        self._entered.append((mine, before))
-        attach(mine)
+        _enter(self._entered, _with_scope(self._scope, before), before)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._entered:
-            _leave(*self._entered.pop())
+            _leave_one(self._entered)
 
     async def __aenter__(self) -> context:
         return self.__enter__()
