@@ -613,14 +613,14 @@ def _not_recording(context: Context | None) -> NonRecordingSpan:
     return NonRecordingSpan(found)
 
 
-def _leave(mine: Context, before: Context) -> None:
+def _leave(mine: Context, before: Context, here: Context) -> None:
     """Go back to the context that was current before.
 
     A block may end elsewhere than it began, or before one that began inside of it: a generator was given to another
     thread, or two of them took turns. Then what is current is somebody else's, and stays; who leaves it later will not
     come back to here.
     """
-    if get_current() is mine:
+    if here is mine:
         while (left := getattr(before, _LEFT, None)) is not None:
             before = left
         attach(before)
@@ -639,11 +639,14 @@ def _enter(entered: Entered, mine: Context, before: Context) -> None:
 
 def _leave_one(entered: Entered) -> None:
     """Leave one of the blocks of an object: this task's own, where several are inside of it, else the last one."""
-    try:
-        found = entered.pop(id(get_current()), None) or entered.popitem()[1]
-    except KeyError:
-        return  # a thread was faster, and has left for both
-    _leave(*found)
+    here = get_current()
+    found = entered.pop(id(here), None)
+    if found is None:
+        try:
+            found = entered.popitem()[1]
+        except KeyError:
+            return  # a thread was faster, and has left for both
+    _leave(*found, here)
 
 
 class Span:
@@ -662,6 +665,7 @@ class Span:
         "_kind",
         "_links",
         "_made",
+        "_open",
         "_parent",
         "_root",
         "_scope",
@@ -674,6 +678,7 @@ class Span:
         self._kind = kind
         self._attributes = attributes
         self._made = True
+        self._open = False
         self._span: trace_api.Span | None = None
         self._parent: Context | None = None
         self._root = False
@@ -713,6 +718,7 @@ class Span:
                 if self._kind is not None:
                     attributes = {**attributes_of_kind(self._kind, self.name), **attributes}
                 self._span = _start(self.name, attributes, context, self._links)
+                self._open = True
             except Exception as error:  # noqa: BLE001 - our bug must not become the host's
                 _failed(error)
                 self._span = trace_api.INVALID_SPAN
@@ -731,6 +737,7 @@ class Span:
 
     def end(self) -> None:
         """End the span."""
+        self._open = False
         if self._span is not None and self._span.is_recording():
             _end(self._span)
 
@@ -758,11 +765,10 @@ class Span:
 
     def __del__(self) -> None:
         # Never ended, and never to be: nobody else has it.
-        if self._made and self._span is not None and sys.getrefcount(self._span) <= _OURS_ONLY:
+        if self._open and sys.getrefcount(self._span) <= _OURS_ONLY:
             try:
-                if self._span.is_recording():
-                    self._span.set_attribute(ENDED_BY, "abandoned")
-                    _end(self._span)
+                self._do(lambda span: span.set_attribute(ENDED_BY, "abandoned"))
+                self.end()
             except Exception as error:  # noqa: BLE001 - our bug must not become the host's
                 _failed(error)
 
