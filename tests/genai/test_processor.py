@@ -137,6 +137,38 @@ class TestOneCall:
         assert attributes(sdk, "chat")["weir.cost.amount"] == pytest.approx(COST)
         assert attributes(sdk, "chat")["weir.trace.llm.calls"] == 2
 
+    def test_that_openinference_tells_of_is_priced_and_one(self, sdk: Sdk) -> None:
+        """Its framework's span is not around the client's, and none of them has the provider's id."""
+        told: dict[str, Any] = {
+            "openinference.span.kind": "LLM",
+            "llm.model_name": "gpt-4o-mini",
+            "llm.provider": "openai",
+            "llm.token_count.prompt": 1_000_000,
+            "llm.token_count.completion": 100_000,
+            "llm.token_count.prompt_details.cache_read": 0,
+        }
+        client, framework = (
+            sdk.providers["tracer_provider"].get_tracer(f"openinference.{name}") for name in ("c", "f")
+        )
+        around = framework.start_span("ChatOpenAI", attributes=told)
+        client.start_span("ChatCompletion", attributes=told).end()
+        around.end()
+        client.start_span("ChatCompletion", attributes=told).end()
+        assert sdk.metric("weir.genai.cost") == {("openai", "gpt-4o-mini", "chat"): pytest.approx(2 * COST)}
+        first, step, second = (dict[str, Any](span.attributes or {}) for span in sdk.spans)
+        assert first["weir.cost.amount"] == second["weir.cost.amount"] == pytest.approx(COST)
+        assert "openinference.span.kind" not in step
+        assert "weir.cost.amount" not in step
+
+    def test_is_the_outer_spans_where_that_says_late_what_it_is(self, sdk: Sdk) -> None:
+        """As OpenLLMetry's do."""
+        with sdk.tracer.start_as_current_span("openai.chat", kind=SpanKind.CLIENT) as outer:
+            outer.set_attributes({"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o-mini"})
+            call(sdk)
+        (sent,) = sdk.calls
+        assert sent.name == "openai.chat"
+        assert (sent.attributes or {})["weir.cost.amount"] == pytest.approx(COST)
+
     def test_agents_repeat_what_their_calls_used(self, sdk: Sdk) -> None:
         with sdk.tracer.start_as_current_span("agent", attributes={**CALL, "gen_ai.operation.name": "invoke_agent"}):
             call(sdk)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from otelweir.pipeline.capture.genai.usage import EMBEDDINGS, Usage
+from otelweir.pipeline.capture.genai.usage import CALLS, EMBEDDINGS, Usage, models_of, operation_of
 
 _MAX_LIVE: Final = 100_000
 _RECENT: Final = 64
@@ -33,7 +33,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A call that was counted: its model, the provider's id of it, when it ran, its tokens, what it did."""
+    """A call that was counted: model, the provider's id, when it ran, its tokens, what it did, who made its span."""
 
     model: str
     response: str
@@ -41,6 +41,7 @@ class Seen:
     end: int
     usage: Usage
     operation: str = "chat"
+    scope: str = ""
 
 
 class Live:
@@ -49,18 +50,18 @@ class Live:
     Attributes:
         above: Its parent, where that is of this process.
         totals: The sums that its calls are added to.
-        model: The model, where the span is an instrumentation's for a call; such a span stands for the whole call.
+        call: Gives the attributes of the span, where it is an instrumentation's for a call; None once it is gone.
         called: The sorts of calls below it that have a model's span of their own.
         counted: The sorts of calls below it that were counted.
         found: What spans below it, of the same call, know about it.
     """
 
-    __slots__ = ("above", "called", "counted", "found", "model", "totals")
+    __slots__ = ("above", "call", "called", "counted", "found", "totals")
 
     def __init__(self, above: Live | None, totals: Totals) -> None:
         self.above = above
         self.totals = totals
-        self.model = ""
+        self.call: Callable[[], Mapping[str, Any] | None] | None = None
         self.called = 0
         self.counted = 0
         self.found: Mapping[str, Any] | None = None
@@ -166,6 +167,15 @@ class Ledger:
                     forgotten.pop(next(iter(forgotten)), None)
 
 
+def is_part_of(above: Live | None, attributes: Mapping[str, Any]) -> bool:
+    """Whether a call with these attributes is the one that an instrumentation's span right above it stands for."""
+    theirs = above.call() if above is not None and above.call is not None else None
+    if theirs is None or (operation := operation_of(theirs)) not in CALLS:
+        return False
+    asked, _ = models_of(theirs)
+    return sort_of(operation) == sort_of(operation_of(attributes)) and asked in ("", models_of(attributes)[0])
+
+
 def sort_of(operation: str) -> int:
     """Calls that answer with text, and those that answer with vectors: a call of one sort is none of the other's."""
     return 2 if operation == EMBEDDINGS else 1
@@ -184,7 +194,8 @@ def _same(earlier: Seen, later: Seen) -> bool:
     """Whether two spans tell of one call.
 
     They have the provider's id of it, and overlap in time, as there are servers that give all their answers one id. Or
-    one of them has no id, and the time of the one is within that of the other.
+    one of them has no id, and the time of the one is within that of the other; where none has one, they also have to be
+    of two instrumentations, as each tells of a call once.
     """
     if (earlier.model, earlier.usage.input, earlier.usage.output) != (
         later.model,
@@ -195,7 +206,7 @@ def _same(earlier: Seen, later: Seen) -> bool:
     if earlier.response and later.response:
         return earlier.response == later.response and later.start <= earlier.end and earlier.start <= later.end
     within = later.start <= earlier.start and earlier.end <= later.end
-    return bool(earlier.response or later.response) and within
+    return within and (bool(earlier.response or later.response) or earlier.scope != later.scope)
 
 
 class Budget:

@@ -27,13 +27,15 @@ from otelweir import errors
 from otelweir.pipeline.capture.genai.content import BOUNDED, tidy, within
 from otelweir.pipeline.capture.genai.content import INPUT as INPUT_MESSAGES
 from otelweir.pipeline.capture.genai.content import OUTPUT as OUTPUT_MESSAGES
-from otelweir.pipeline.capture.genai.ledger import Budget, Ledger, Live, Seen, Totals, sort_of
+from otelweir.pipeline.capture.genai.ledger import Budget, Ledger, Live, Seen, Totals, is_part_of, sort_of
 from otelweir.pipeline.capture.genai.settings import GenAISettings
 from otelweir.pipeline.capture.genai.usage import (
     CACHE_CREATION,
     CACHE_WRITE,
     CALLS,
     FINISH,
+    OPENINFERENCE,
+    OPENINFERENCE_CALLS,
     OPERATION,
     PROVIDER,
     REQUEST_MODEL,
@@ -41,6 +43,9 @@ from otelweir.pipeline.capture.genai.usage import (
     RESPONSE_MODEL,
     Usage,
     are_final,
+    models_of,
+    operation_of,
+    provider_of,
     tier_of,
     usage_of,
 )
@@ -77,8 +82,7 @@ PROVIDERS_CONVERSATION: Final = "weir.genai.conversation.id"
 _SESSION: Final = "session.id"
 _CONVERSATION: Final = "gen_ai.conversation.id"
 _EVENT: Final = "gen_ai.client.inference.operation.details"
-_STEP: Final = "openinference.span.kind"
-_SAMPLED: Final = 1
+_NAMELESS: Final = "a provider without a name"
 _DIGITS: Final = 12
 
 
@@ -129,8 +133,7 @@ class GenAISpanProcessor(SpanProcessor):
             if context is not None:
                 local = parent is not None and not parent.is_remote
                 live = self._ledger.begin(context.trace_id, context.span_id, parent.span_id if local else None)  # type: ignore[union-attr]
-                # The convention's names begin with the operation; looking at the attributes of each span takes longer.
-                if span.kind is SpanKind.CLIENT and span.name.partition(" ")[0] in CALLS:
+                if _may_be_a_call(span):
                     self._call_began(span, live)
         except Exception as error:  # noqa: BLE001 - our bug must not become the host's
             _failed(error)
@@ -159,12 +162,16 @@ class GenAISpanProcessor(SpanProcessor):
 
     def _call_began(self, span: Span, live: Live) -> None:
         attributes = span.attributes or {}
-        operation = attributes.get(OPERATION)
+        operation = operation_of(attributes)
+        if operation not in CALLS and (operation or span.kind is not SpanKind.CLIENT):
+            return
+        held = weakref.ref(span)
+        # Looked at when it is needed: some instrumentations say only later what they do, and with which model.
+        live.call = lambda: getattr(held(), "attributes", None)
         if operation in CALLS:
-            live.model = str(attributes.get(REQUEST_MODEL) or "")
-            if live.above is None or not live.model or live.above.model != live.model:
+            if not is_part_of(live.above, attributes):
                 # Told at the beginning, too: a stream ends later than the function that gave it away.
-                self._ledger.called(live, str(operation))
+                self._ledger.called(live, operation)
             self._load()
 
     def _load(self) -> Catalogue | None:
@@ -184,10 +191,9 @@ class GenAISpanProcessor(SpanProcessor):
         root = parent is None or parent.is_remote
         live = self._ledger.end(context.trace_id, context.span_id, root=root)
         attributes = span.attributes or {}
-        operation = attributes.get(OPERATION)
         changed: dict[str, Any] | None = None
-        if operation is not None:
-            changed = self._of_model(span, str(operation), attributes, live)
+        if operation := operation_of(attributes):
+            changed = self._of_model(span, operation, attributes, live)
         if root and live is not None and live.totals.calls:
             changed = {**(attributes if changed is None else changed), **self._sums(live.totals)}
         return span if changed is None else with_attributes(span, changed)
@@ -198,7 +204,7 @@ class GenAISpanProcessor(SpanProcessor):
         """The attributes of a span that has to do with a model, as they leave."""
         if operation in CALLS:
             above = live.above if live is not None else None
-            if above is not None and above.model and above.model == attributes.get(REQUEST_MODEL):
+            if above is not None and is_part_of(above, attributes):
                 # Of one call, the outer span is the model's; this one tells how it was transported.
                 above.found = {**attributes, **((live and live.found) or {})}
                 return _without_model(attributes)
@@ -208,11 +214,14 @@ class GenAISpanProcessor(SpanProcessor):
         if operation in CALLS:
             usage = usage_of(changed)
             known = usage is not None and self._ledger.known(live, _seen(span, operation, changed, usage))
-            if known == "same":
-                return _without_model(changed)
-            if known == "below" or (usage is None and live is not None and live.called & sort_of(operation)):
+            around = live is not None and bool(live.called & sort_of(operation))
+            if known == "below" or (around and (known == "same" or usage is None)):
                 # A function or a framework around the model's span: it is a step, and no second call.
                 return self._tidied(_as_step(changed))
+            if known == "same":
+                # Beside the model's; what was captured only here is kept.
+                told = INPUT_MESSAGES in changed or OUTPUT_MESSAGES in changed
+                return self._tidied(_as_step(changed)) if told else _without_model(changed)
             self._ledger.called(live, operation)
             final = are_final(changed, by_client=span.kind is SpanKind.CLIENT)
             if not final:
@@ -235,14 +244,13 @@ class GenAISpanProcessor(SpanProcessor):
     def _say_why(self, attributes: Mapping[str, Any], usage: Usage | None) -> None:
         """Warn where the caller can mend it: a stream was read to its end, and nobody had asked it for its tokens."""
         if usage is None and attributes.get(FINISH):
-            provider, model = attributes.get(PROVIDER), attributes.get(REQUEST_MODEL) or attributes.get(RESPONSE_MODEL)
-            errors.warn(errors.NO_TOKENS, f"{provider or 'a provider without a name'}, {model}")
+            asked, answered = models_of(attributes)
+            errors.warn(errors.NO_TOKENS, f"{provider_of(attributes) or _NAMELESS}, {asked or answered}")
 
     def _count(
         self, span: ReadableSpan, attributes: dict[str, Any], usage: Usage, live: Live | None, *, final: bool
     ) -> None:
-        provider = str(attributes.get(PROVIDER) or attributes.get("gen_ai.system") or "")
-        asked, answered = str(attributes.get(REQUEST_MODEL) or ""), str(attributes.get(RESPONSE_MODEL) or "")
+        provider, (asked, answered) = provider_of(attributes), models_of(attributes)
         at = datetime.fromtimestamp((span.start_time or time.time_ns()) / 1e9, UTC)
         cost: Cost | None = None
         catalogue, tier = self._load(), tier_of(attributes)
@@ -261,8 +269,7 @@ class GenAISpanProcessor(SpanProcessor):
             attributes[UNKNOWN_MODEL] = True
             if catalogue is None or catalogue.usable:
                 at_tier = f", tier {tier}" if tier else ""
-                whose = provider or "a provider without a name"
-                errors.warn(errors.UNKNOWN_MODEL, f"{whose}, {answered or asked}{at_tier}")
+                errors.warn(errors.UNKNOWN_MODEL, f"{provider or _NAMELESS}, {answered or asked}{at_tier}")
             return
         into, out = round(float(cost.input), _DIGITS), round(float(cost.output), _DIGITS)
         attributes |= {AMOUNT: amount, CURRENCY: cost.currency, INPUT: into, OUTPUT: out, SOURCE: cost.source}
@@ -271,7 +278,7 @@ class GenAISpanProcessor(SpanProcessor):
         if self._mlflow:
             attributes["mlflow.llm.cost"] = json.dumps({"input_cost": into, "output_cost": out, "total_cost": amount})
         labels = {PROVIDER: provider, REQUEST_MODEL: asked, RESPONSE_MODEL: answered}
-        labels[OPERATION] = str(attributes.get(OPERATION))
+        labels[OPERATION] = operation_of(attributes)
         self._counter.add(amount, {name: value for name, value in labels.items() if value})
         if self._budget is not None and self._budget.spend(amount):
             self._over_budget(self._budget)
@@ -321,7 +328,7 @@ class GenAISampler(Sampler):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         found = self.inner.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
-        if found.decision is Decision.DROP and attributes and attributes.get(OPERATION) in CALLS:
+        if found.decision is Decision.DROP and attributes and operation_of(attributes) in CALLS:
             return SamplingResult(Decision.RECORD_ONLY, attributes, found.trace_state)
         return found
 
@@ -503,15 +510,27 @@ def with_attributes(span: ReadableSpan, attributes: Mapping[str, Any]) -> Readab
     )
 
 
+def _may_be_a_call(span: Span) -> bool:
+    """Told by names, as looking at the attributes of each span takes longer.
+
+    The convention's names begin with the operation (`chat gpt-5`), OpenLLMetry's end with it (`openai.chat`).
+    """
+    if span.kind is SpanKind.CLIENT:
+        return span.name.partition(" ")[0].rpartition(".")[2] in CALLS
+    scope = span.instrumentation_scope
+    return scope is not None and scope.name.startswith("openinference.")
+
+
 def _seen(span: ReadableSpan, operation: str, attributes: Mapping[str, Any], usage: Usage) -> Seen:
-    model, response = str(attributes.get(REQUEST_MODEL) or ""), str(attributes.get(RESPONSE_ID) or "")
-    return Seen(model, response, span.start_time or 0, span.end_time or 0, usage, operation)
+    response = str(attributes.get(RESPONSE_ID) or "")
+    scope = span.instrumentation_scope.name if span.instrumentation_scope is not None else ""
+    return Seen(models_of(attributes)[0], response, span.start_time or 0, span.end_time or 0, usage, operation, scope)
 
 
 def _as_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """What remains of a span around the model's: what went in and came out, as steps of a chain have it."""
     left = _without_model(attributes)
-    left.setdefault(_STEP, "CHAIN")
+    left.setdefault(OPENINFERENCE, "CHAIN")
     for messages, name in ((INPUT_MESSAGES, "input"), (OUTPUT_MESSAGES, "output")):
         if isinstance(text := attributes.get(messages), str) and f"{name}.value" not in left:
             left |= {f"{name}.value": text, f"{name}.mime_type": "application/json"}
@@ -520,7 +539,11 @@ def _as_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_model(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """What remains of a span when another one is the model's: of one call, one span says what the model did."""
-    return {name: value for name, value in attributes.items() if not name.startswith("gen_ai.")}
+    return {
+        name: value
+        for name, value in attributes.items()
+        if not name.startswith(("gen_ai.", "llm.")) and not (name == OPENINFERENCE and value in OPENINFERENCE_CALLS)
+    }
 
 
 def _of_call(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -528,7 +551,7 @@ def _of_call(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in found.items()
-        if name.startswith(("gen_ai.", "anthropic.usage.", "anthropic.response.", "openai.response."))
+        if name.startswith(("gen_ai.", "anthropic.usage.", "anthropic.response.", "openai.response.", "llm."))
     }
 
 

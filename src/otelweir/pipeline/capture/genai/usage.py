@@ -28,23 +28,34 @@ CACHE_WRITE: Final = "gen_ai.usage.cache_write.input_tokens"
 CACHE_CREATION: Final = "gen_ai.usage.cache_creation.input_tokens"
 """The name that the convention had for `CACHE_WRITE`; some backends read only this one."""
 
+OPENINFERENCE: Final = "openinference.span.kind"
+OPENINFERENCE_CALLS: Final[Mapping[str, str]] = {"LLM": "chat", "EMBEDDING": EMBEDDINGS}
+"""By the kind that OpenInference's instrumentations give a span, the convention's operation."""
+
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "input": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
-    "output": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
+    "input": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
+    "output": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.token_count.completion"),
     "cache_read": (
         "gen_ai.usage.cache_read.input_tokens",
         "gen_ai.usage.cache_read_input_tokens",
         "gen_ai.usage.input_tokens.cached",
+        "llm.token_count.prompt_details.cache_read",
     ),
-    "cache_write": (CACHE_WRITE, CACHE_CREATION, "gen_ai.usage.cache_creation_input_tokens"),
+    "cache_write": (
+        CACHE_WRITE,
+        CACHE_CREATION,
+        "gen_ai.usage.cache_creation_input_tokens",
+        "llm.token_count.prompt_details.cache_write",
+    ),
     "cache_write_1h": (CACHE_WRITE_1H,),
     "reasoning": (
         "gen_ai.usage.reasoning.output_tokens",
         "gen_ai.usage.reasoning_tokens",
         "gen_ai.usage.output_tokens.reasoning",
+        "llm.token_count.completion_details.reasoning",
     ),
-    "audio_input": ("gen_ai.usage.audio.input_tokens",),
-    "audio_output": ("gen_ai.usage.audio.output_tokens",),
+    "audio_input": ("gen_ai.usage.audio.input_tokens", "llm.token_count.prompt_details.audio"),
+    "audio_output": ("gen_ai.usage.audio.output_tokens", "llm.token_count.completion_details.audio"),
     "audio_cache_read": ("gen_ai.usage.audio.cache_read.input_tokens",),
     "image_input": ("gen_ai.usage.image.input_tokens",),
     "image_output": ("gen_ai.usage.image.output_tokens",),
@@ -83,6 +94,29 @@ class Usage:
     image_input: int = 0
     image_output: int = 0
     image_cache_read: int = 0
+
+
+def operation_of(attributes: Mapping[str, Any]) -> str:
+    """What a span that has to do with a model does, in the convention's words; empty for another span."""
+    operation = attributes.get(OPERATION)
+    if operation is None:
+        kind = attributes.get(OPENINFERENCE)
+        return OPENINFERENCE_CALLS.get(kind, "") if isinstance(kind, str) else ""
+    return operation if isinstance(operation, str) else ""
+
+
+def provider_of(attributes: Mapping[str, Any]) -> str:
+    """Whose model it is; empty where nobody says."""
+    for name in (PROVIDER, "gen_ai.system", "llm.provider", "llm.system"):
+        if value := attributes.get(name):
+            return str(value)
+    return ""
+
+
+def models_of(attributes: Mapping[str, Any]) -> tuple[str, str]:
+    """The model that was asked, and the one that answered; empty where nobody says."""
+    asked = attributes.get(REQUEST_MODEL) or attributes.get("llm.model_name") or ""
+    return str(asked), str(attributes.get(RESPONSE_MODEL) or "")
 
 
 def usage_of(attributes: Mapping[str, Any]) -> Usage | None:
