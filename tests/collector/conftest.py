@@ -214,7 +214,7 @@ class Service:
                 "WEIR_SPOOL_DIR": str(self._spool),
                 "WEIR_LOG_SAMPLING": "off",
             }
-            | environ,
+            | dict(environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._err,
@@ -247,14 +247,13 @@ class Service:
 
     def delivers(self, lane: Lane, records: int) -> LaneStatus:
         """Wait until it says that so many records have come to an end, and return what it says."""
-        return until(
-            lambda: (
-                tally
-                if (tally := self.tally(lane)).delivered + sum(tally.lost.values()) >= records and not tally.waiting
-                else None
-            ),
-            f"{records} {lane} at an end: {self.tally(lane)}; {self.err[-2000:]}",
-        )
+
+        def is_over() -> bool:
+            tally = self.tally(lane)
+            return tally.delivered + sum(tally.lost.values()) >= records and not tally.waiting
+
+        until(is_over, f"{records} {lane} at an end")
+        return self.tally(lane)
 
     def kill(self) -> None:
         """End it at once; its spool stays."""

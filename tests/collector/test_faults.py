@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-
-from otelweir.testing import Answer, Backend
 from tests.collector.conftest import WAIT_S, until
 from tests.collector.test_way import arrived, bodies, names, newest, orders
 
+from otelweir.testing import Answer, Backend
+
 if TYPE_CHECKING:
     from tests.collector.conftest import Collector, Service
+
+    from otelweir.signals import Lane
 
     Start = Callable[..., Collector]
     Run = Callable[..., Service]
@@ -28,15 +30,16 @@ class TestTheSidecarIsKilled:
         sidecar = collector("sidecar.yaml", "SIDECAR", EXPORT_ENDPOINT=backend.endpoint)
         shop = service(sidecar.endpoints[protocol], protocol)
         shop.do("orders 0 100")
-        acknowledged = shop.delivers("logs", 100), shop.delivers("traces", 100)
+        lanes: tuple[Lane, ...] = ("logs", "traces")
+        acknowledged = {lane: shop.delivers(lane, 100) for lane in lanes}
         sidecar.kill()
         shop.do("orders 100 200")
         until(lambda: shop.tally("logs").waiting >= 100, "the second hundred waits with Weir")
         backend.start()
         sidecar.start()
         backend.wait_for(lambda: arrived(backend, 200), WAIT_S)
-        for lane, before in zip(("logs", "traces"), acknowledged, strict=True):
-            tally = shop.delivers(lane, 200)  # type: ignore[arg-type]
+        for lane, before in acknowledged.items():
+            tally = shop.delivers(lane, 200)
             assert (before.delivered, tally.delivered, tally.lost) == (100, 200, {})
 
     def test_again_and_again_under_load(self, collector: Start, service: Run, backend: Backend) -> None:
@@ -51,7 +54,7 @@ class TestTheSidecarIsKilled:
         backend.wait_for(lambda: not (missing - bodies(backend)) and not (missing - names(backend)), WAIT_S)
         backend.wait_for(lambda: newest(backend, "orders") == 2000, WAIT_S)
         for lane in ("logs", "traces"):
-            tally = shop.delivers(lane, 2000)  # type: ignore[arg-type]
+            tally = shop.delivers(lane, 2000)
             assert (tally.delivered, tally.lost) == (2000, {})
 
 
@@ -111,7 +114,7 @@ class TestAFullQueue:
         missing = orders(1000)
         backend.wait_for(lambda: not (missing - bodies(backend)) and not (missing - names(backend)), WAIT_S)
         for lane in ("logs", "traces"):
-            tally = shop.delivers(lane, 1000)  # type: ignore[arg-type]
+            tally = shop.delivers(lane, 1000)
             assert (tally.delivered, tally.lost) == (1000, {})
 
 

@@ -1,4 +1,4 @@
-"""A sampling policy reaches services without a control plane: a file that the sidecar's host serves, or a mounted one."""
+"""A sampling policy without a control plane: a file that the sidecar's host serves, or one that is mounted."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.collector.conftest import WAIT_S, free_port
 
 from otelweir.testing import Backend
-from tests.collector.conftest import WAIT_S, free_port
 
 if TYPE_CHECKING:
     from tests.collector.conftest import Service

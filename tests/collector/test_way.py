@@ -1,4 +1,4 @@
-"""A service's records reach the backend through sidecar, balancer and gateway, as they were and with nothing missing."""
+"""Records reach the backend through sidecar, balancer and gateway, as they were and with nothing missing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.collector.conftest import WAIT_S, Collector, Service
 
 from otelweir.testing import Backend
-from tests.collector.conftest import WAIT_S, Collector, Service
 
 if TYPE_CHECKING:
     Start = Callable[..., Collector]
@@ -127,7 +127,7 @@ class TestSecretsThatWeirDidNotSee:
         shop.delivers("logs", 1)
         (span,) = backend.wait_for(lambda: backend.spans, WAIT_S)
         (log,) = backend.wait_for(lambda: [log for log in backend.logs if log.scope == "shop"], WAIT_S)
-        assert span.attributes["password"] == "****"  # noqa: S105 - a mask
+        assert span.attributes["password"] == "****"
         assert span.attributes["http.request.header.authorization"] == "****"
         assert span.attributes["note"] == "key ****"
         assert span.attributes["gen_ai.usage.input_tokens"] == 7
