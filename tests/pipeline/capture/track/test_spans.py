@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import logging
 import subprocess
@@ -30,6 +31,7 @@ from otelweir.errors import ConfigError
 from otelweir.pipeline.capture.track import otel as track_otel
 from otelweir.pipeline.capture.track import threads
 from otelweir.pipeline.capture.track.arguments import Arguments
+from otelweir.pipeline.spool.otlp import encode_span
 from otelweir.testing import Backend
 
 if TYPE_CHECKING:
@@ -425,6 +427,52 @@ class TestBlocksOfOneObject:
         above = {span.parent.span_id for span in spans("below") if span.parent}
         assert ids == {"s"} and above == {spans.one("shared").context.span_id}
         assert spans()[-1].name == "shared"
+
+
+class Hostile:
+    """Whoever asks it anything gets an exception."""
+
+    def _raise(self, *_: object) -> Any:
+        raise RuntimeError
+
+    __repr__ = __str__ = __hash__ = __eq__ = __bool__ = __len__ = __iter__ = __float__ = __getattr__ = _raise
+
+
+class TestWhateverIsSaid:
+    """Ids, tags and scores often come from a request; nothing that is said of a span fails what it is about."""
+
+    @pytest.mark.parametrize(
+        "said", [Hostile(), 5, [Hostile()], itertools.count()], ids=lambda said: type(said).__name__
+    )
+    def test_is_taken_as_it_can_be(self, spans: Spans, said: Any) -> None:
+        with (
+            otelweir.context(session=said, user=said, tags=said, metadata=said),
+            otelweir.span(said, attributes={"a": said}) as span,
+        ):
+            span.add_tag(said).set_metadata(said, more=said).set_attribute("b", said).set_error(said)
+            span.score(said, said, label=said, explanation=said).link(said)
+            otelweir.update_trace(session=said, tags=said, metadata=said, input=said, output=said)
+        found = dict(spans.one().attributes or {})
+        assert {"a", "b", "session.id", "user.id", "weir.tags", "input.value", "weir.metadata.more"} <= found.keys()
+        assert encode_span(spans.one())
+
+    def test_a_score_that_is_no_number_is_told(self, spans: Spans, caplog: pytest.LogCaptureFixture) -> None:
+        with otelweir.span("s") as span:
+            span.score("relevance", "good")  # type: ignore[arg-type]
+        assert "WEIR-TRACK-002: value='good' of the score 'relevance' is not a number" in caplog.text
+
+    def test_a_parent_may_be_anybodys(self, spans: Spans, tracer: trace_api.Tracer) -> None:
+        theirs = tracer.start_span("theirs")
+        otelweir.span("ours", parent=theirs).start().end()
+        parent = spans.one("ours").parent
+        assert parent is not None and parent.span_id == theirs.get_span_context().span_id
+
+    def test_arguments_in_the_code_are_checked(self) -> None:
+        for wrong in ({"parent": 5}, {"attributes": [1]}):
+            with pytest.raises(ConfigError):
+                otelweir.span("s", **wrong)
+        with pytest.raises(ConfigError):
+            otelweir.track(name=5)  # type: ignore[call-overload]
 
 
 class TestASpanThatNobodyEnds:

@@ -94,6 +94,8 @@ def _checked(
     sample: float | None = None,
     reduce: Callable[[list[Any]], object] | None = None,
 ) -> dict[str, Any]:
+    if name is not None and not isinstance(name, str):
+        raise errors.ConfigError(errors.BAD_ARGUMENT, f"name={name!r} is no text")
     if sample is not None and not 0 <= sample <= 1:
         raise errors.ConfigError(errors.BAD_ARGUMENT, f"sample={sample!r} is not a number from 0 to 1")
     for argument, function in (("capture_input", capture_input), ("capture_output", capture_output)):

@@ -6,6 +6,7 @@ which only the thread and task that put it on could use: who leaves puts back wh
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import time
@@ -37,6 +38,7 @@ from otelweir.pipeline.capture.track.scope import (
     scope_of,
     scope_of_baggage,
     tags_of,
+    text_of,
 )
 from otelweir.pipeline.capture.values import any_value, clean
 from otelweir.signals import AnyValue
@@ -674,7 +676,7 @@ class Span:
     )
 
     def __init__(self, name: str, kind: Kind | None = None, attributes: Mapping[str, Any] | None = None) -> None:
-        self.name = name
+        self.name = name if type(name) is str else text_of(name) or ""
         self._kind = kind
         self._attributes = attributes
         self._made = True
@@ -715,6 +717,8 @@ class Span:
                 if self._root:
                     context = self._anew()
                 attributes = self._attributes or {}
+                if attributes:
+                    attributes = {str(name): _attribute(value) for name, value in attributes.items()}
                 if self._kind is not None:
                     attributes = {**attributes_of_kind(self._kind, self.name), **attributes}
                 self._span = _start(self.name, attributes, context, self._links)
@@ -801,13 +805,13 @@ class Span:
 
     def set_metadata(self, metadata: Mapping[str, object] | None = None, /, **more: object) -> Span:
         """Set `weir.metadata.*`: texts, numbers and truth values as they are, all else as JSON."""
-        found = {METADATA + name: value for name, value in metadata_of({**(metadata or {}), **more}).items()}
+        said = {**metadata_of(metadata), **metadata_of(more)}
+        found = {METADATA + name: value for name, value in said.items()}
         return self._do(lambda span: span.set_attributes(found))
 
     def set_attribute(self, name: str, value: Any) -> Span:
         """Set an attribute of OpenTelemetry's; values that it does not know become JSON."""
-        known = type(value) in (str, bool, int, float) or isinstance(value, (list, tuple))
-        return self._do(lambda span: span.set_attribute(name, value if known else content_of(value).text))
+        return self._do(lambda span: span.set_attribute(name, _attribute(value)))
 
     def set_error(self, error: BaseException | str) -> Span:
         """Mark it as failed, with an exception or in words."""
@@ -841,19 +845,19 @@ class Span:
         if not context.is_valid or not context.trace_flags & TraceFlags.SAMPLED:
             return self
         try:
-            found: dict[str, AnyValue] = {"gen_ai.evaluation.name": clean(str(name))}
-            if value is not None:
-                found["gen_ai.evaluation.score.value"] = float(value)
+            what = text_of(name) or ""
+            found: dict[str, AnyValue] = {"gen_ai.evaluation.name": what}
+            if value is not None and (number := _number(value)) is None:
+                errors.warn(errors.BAD_ARGUMENT, f"value={text_of(value)!r} of the score {what!r} is not a number")
+            elif value is not None:
+                found["gen_ai.evaluation.score.value"] = number
                 if span.is_recording():
-                    span.set_attribute(SCORE + str(name), float(value))
+                    span.set_attribute(SCORE + what, number)
             if label is not None:
-                found["gen_ai.evaluation.score.label"] = clean(str(label))
+                found["gen_ai.evaluation.score.label"] = text_of(label)
             if explanation is not None:
-                found["gen_ai.evaluation.explanation"] = (
-                    content_of(explanation, limits.max_bytes).text[1:-1]
-                    if (len(explanation) > limits.max_bytes)
-                    else clean(explanation)
-                )
+                text = explanation if type(explanation) is str else content_of(explanation).text
+                found["gen_ai.evaluation.explanation"] = clean(text[: limits.max_bytes])
             now = time.time_ns()
             record = LogRecord(
                 timestamp=now,
@@ -871,9 +875,13 @@ class Span:
 
     def link(self, other: Span | trace_api.Span | SpanContext, attributes: Mapping[str, Any] | None = None) -> Span:
         """Point to another span that has to do with this one."""
-        context = other.otel if isinstance(other, Span) else other
-        if not isinstance(context, SpanContext):
-            context = context.get_span_context()
+        try:
+            context = other.otel if isinstance(other, Span) else other
+            if not isinstance(context, SpanContext):
+                context = context.get_span_context()
+        except Exception:  # noqa: BLE001 - it is anything
+            errors.warn(errors.BAD_ARGUMENT, f"a link to {type(other).__name__} leads nowhere; it takes a span")
+            return self
         if self._span is None:
             self._links += (trace_api.Link(context, attributes),)
             return self
@@ -901,6 +909,24 @@ class Span:
         return self
 
 
+def _attribute(value: Any) -> Any:
+    """A value as OpenTelemetry knows them; others as JSON."""
+    if type(value) in _PLAIN or (type(value) in (list, tuple) and _PLAIN.issuperset(map(type, value))):
+        return value
+    return content_of(value).text
+
+
+_PLAIN: Final = frozenset({str, bool, int, float})
+
+
+def _number(value: object) -> float | None:
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - it is anything
+        return None
+    return found if math.isfinite(found) else None
+
+
 _KIND_OF_OPERATION: Final[Mapping[str, Kind]] = {
     "chat": "llm",
     "text_completion": "llm",
@@ -918,7 +944,7 @@ def span(
     tags: Iterable[object] | str | None = None,
     metadata: Mapping[str, object] | None = None,
     attributes: Mapping[str, Any] | None = None,
-    parent: Span | None = None,
+    parent: Span | trace_api.Span | None = None,
 ) -> Span:
     """A span below the current one: a context manager, or started and ended by hand.
 
@@ -928,17 +954,26 @@ def span(
         tags: Its `weir.tags`.
         metadata: Its `weir.metadata.*`.
         attributes: Further attributes.
-        parent: The span above it; None for the current one.
+        parent: The span above it, whoever began it; None for the current one.
 
     Raises:
-        ConfigError: There is no such kind.
+        ConfigError: There is no such kind, or the parent or the attributes are none.
     """
+    _check(attributes)
     if tags is not None or metadata is not None:
         attributes = {**_tagged(tags, metadata), **(attributes or {})}
     found = Span(name, known(kind), attributes)
     if parent is not None:
-        found._parent = set_span_in_context(parent.otel)
+        above = parent.otel if isinstance(parent, Span) else parent
+        if not isinstance(above, trace_api.Span):
+            raise errors.ConfigError(errors.BAD_ARGUMENT, f"parent={above!r} is no span")
+        found._parent = set_span_in_context(above)
     return found
+
+
+def _check(attributes: object) -> None:
+    if attributes is not None and not isinstance(attributes, Mapping):
+        raise errors.ConfigError(errors.BAD_ARGUMENT, f"attributes={attributes!r} is no mapping")
 
 
 def trace(
@@ -963,8 +998,9 @@ def trace(
         attributes: Further attributes of the root span.
 
     Raises:
-        ConfigError: There is no such kind.
+        ConfigError: There is no such kind, or the attributes are none.
     """
+    _check(attributes)
     found = Span(name, known(kind), attributes)
     found._root = True
     found._scope = scope_of(session, user, tags, metadata)
@@ -1033,7 +1069,7 @@ def update_trace(
     found = _span_of(root)
     try:
         if name is not None:
-            root.update_name(str(name))
+            root.update_name(text_of(name) or "")
         scope = scope_of(session, user)
         if scope.attributes:
             root.set_attributes(scope.attributes)
@@ -1049,7 +1085,7 @@ def update_trace(
         found.set_output(output)
     if tags is not None:
         found.add_tag(*tags_of(tags))
-    if metadata:
+    if metadata is not None:
         found.set_metadata(metadata)
 
 

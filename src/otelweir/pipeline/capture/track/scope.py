@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from otelweir.pipeline.capture.track.content import content_of
@@ -79,7 +80,7 @@ def scope_of(
     metadata: Mapping[str, object] | None = None,
 ) -> Scope:
     """A scope of values as users give them; ids and tags become text."""
-    return Scope(_text(session), _text(user), tags_of(tags), metadata_of(metadata))
+    return Scope(text_of(session), text_of(user), tags_of(tags), metadata_of(metadata))
 
 
 def scope_of_baggage(entries: Mapping[str, object]) -> Scope | None:
@@ -94,26 +95,37 @@ def scope_of_baggage(entries: Mapping[str, object]) -> Scope | None:
     if not (session or user or tags or metadata):
         return None
     return Scope(
-        _text(session[:_MAX_BAGGAGE]) if session else None,
-        _text(user[:_MAX_BAGGAGE]) if user else None,
+        text_of(session[:_MAX_BAGGAGE]) if session else None,
+        text_of(user[:_MAX_BAGGAGE]) if user else None,
         tags_of(tags[:_MAX_BAGGAGE].split(",")) if tags else (),
         dict(list(metadata.items())[:MAX_METADATA]),
     )
 
 
 def tags_of(tags: Iterable[object] | str | None) -> tuple[str, ...]:
-    """Tags as text, each once."""
+    """Tags as text, each once; what is no collection is one tag. Never raises."""
     if tags is None:
         return ()
-    given = (tags,) if isinstance(tags, str) else tuple(tags)[:MAX_TAGS]
-    return tuple(dict.fromkeys(text for tag in given if (text := _text(tag))))
+    given: tuple[object, ...] = (tags,)
+    if not issubclass(type(tags), str):
+        try:
+            given = tuple(islice(tags, MAX_TAGS))
+        except Exception:  # noqa: BLE001 - no collection, or one with code of its own
+            pass
+    return tuple(dict.fromkeys(text for tag in given if (text := text_of(tag))))
 
 
 def metadata_of(metadata: Mapping[str, object] | None) -> dict[str, AnyValue]:
-    """Metadata by name: texts, numbers and truth values as they are, all else as JSON."""
+    """Metadata by name: texts, numbers and truth values as they are, all else as JSON. Never raises."""
+    if metadata is None:
+        return {}
+    try:
+        given: list[tuple[object, object]] = list(islice(metadata.items(), MAX_METADATA))
+    except Exception:  # noqa: BLE001 - no mapping, or one with code of its own
+        given = [("value", metadata)]
     found: dict[str, AnyValue] = {}
-    for key, value in list((metadata or {}).items())[:MAX_METADATA]:
-        name = _text(key)
+    for key, value in given:
+        name = text_of(key)
         if name:
             found[name] = HIDDEN if is_hidden(name) else _scalar(value)
     return found
@@ -127,7 +139,8 @@ def _scalar(value: object) -> AnyValue:
     return content_of(value, MAX_TEXT).text
 
 
-def _text(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
+    """Whatever is given as an id, a name or a tag, as text; None for None. Never raises."""
     if value is None:
         return None
     if type(value) is str:
