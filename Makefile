@@ -4,4 +4,4 @@ collector: ## Builds the OpenTelemetry Collector that the configurations are tes
 kafka: ## Brings Kafka's jars, for the tests with a broker (Maven; Java 17 to run them).
 	tests/collector/kafka/fetch.sh
 compose: ## Builds the reader of compose files, for the test of deploy/compose (Go).
-	tests/collector/compose.sh
+	tests/collector/compose/build.sh
