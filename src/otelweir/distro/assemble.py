@@ -39,8 +39,9 @@ from otelweir.pipeline.capture import logging_bridge
 from otelweir.pipeline.capture.genai.otel import GenAILogProcessor, GenAISampler, GenAISpanProcessor
 from otelweir.pipeline.capture.otel import LogCapture
 from otelweir.pipeline.capture.resource import STATED, stated
-from otelweir.pipeline.capture.track import otel as track
-from otelweir.pipeline.capture.track import threads
+from otelweir.pipeline.capture.track.limits import limits
+from otelweir.pipeline.capture.track.scoped import otel as scoped
+from otelweir.pipeline.capture.track.scoped import threads
 from otelweir.pipeline.redact.otel import (
     RedactingLogProcessor,
     RedactingMetricExporter,
@@ -620,7 +621,7 @@ def _follow_policy(sampler: LogSampler | None, redactor: Redactor | None, settin
 
 def _add_processors(provider: LoggerProvider, export: LogRecordProcessor, settings: Settings) -> None:
     # First: what they do to a record is there when the other sees it.
-    provider.add_log_record_processor(track.TrackLogProcessor())
+    provider.add_log_record_processor(scoped.TrackLogProcessor())
     if settings.genai:
         provider.add_log_record_processor(GenAILogProcessor(settings))
     provider.add_log_record_processor(export)
@@ -633,11 +634,11 @@ def _track(settings: Settings, tracer_provider: Provider | None) -> None:
         settings: The settings.
         tracer_provider: Where the spans come from, if we may add to it.
     """
-    track.limits.content = settings.track_content
-    track.limits.max_bytes = settings.track_max_bytes
-    track.limits.baggage = settings.context_baggage
+    limits.content = settings.track_content
+    limits.max_bytes = settings.track_max_bytes
+    limits.baggage = settings.context_baggage
     if isinstance(tracer_provider, TracerProvider):
-        tracer_provider.add_span_processor(track.TrackProcessor())
+        tracer_provider.add_span_processor(scoped.TrackProcessor())
     if settings.context_threads:
         threads.install()
 

@@ -28,9 +28,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import otelweir
 from otelweir.errors import ConfigError
-from otelweir.pipeline.capture.track import otel as track_otel
-from otelweir.pipeline.capture.track import threads
-from otelweir.pipeline.capture.track.arguments import Arguments
+from otelweir.pipeline.capture.track.calls.arguments import Arguments
+from otelweir.pipeline.capture.track.limits import limits
+from otelweir.pipeline.capture.track.scoped import threads
 from otelweir.pipeline.spool.otlp import encode_span
 from otelweir.testing import Backend
 
@@ -305,7 +305,7 @@ class TestTheContext:
         assert of(spans.one())["session.id"] == "s"
 
     def test_reaches_other_services_where_that_is_wanted(self, spans: Spans) -> None:
-        track_otel.limits.baggage = True
+        limits.baggage = True
         try:
             with otelweir.context(session="s", user="u", tags=["a", "b"], metadata={"m": "x"}):
                 sent = get_current()
@@ -319,7 +319,7 @@ class TestTheContext:
             otelweir.track(len)("")
             detach(token)
         finally:
-            track_otel.limits.baggage = False
+            limits.baggage = False
         found = of(spans.one())
         assert (found["session.id"], found["user.id"], found["weir.tags"], found["weir.metadata.m"]) == (
             "s", "u", ("a", "b"), "x"

@@ -18,19 +18,11 @@ from typing import Any, Final, TypeVar, overload
 import wrapt
 
 from otelweir import errors
-from otelweir.pipeline.capture.track.arguments import Arguments
+from otelweir.pipeline.capture.track.calls.arguments import Arguments
+from otelweir.pipeline.capture.track.calls.otel import Run, StreamRun, Tracked, begin, created_in
 from otelweir.pipeline.capture.track.kinds import Kind
-from otelweir.pipeline.capture.track.otel import (
-    Context,
-    Run,
-    StreamRun,
-    Tracked,
-    attach,
-    begin,
-    created_in,
-    get_current,
-    known,
-)
+from otelweir.pipeline.capture.track.otel import known
+from otelweir.pipeline.capture.track.scoped.otel import Context, attach, get_current
 
 F = TypeVar("F")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import wrapt
 
-from otelweir.pipeline.capture.track.otel import carry, get_current
+from otelweir.pipeline.capture.track.scoped.otel import carry, get_current
 
 _submitting = threading.local()
 _wrapped: list[tuple[Any, str, Any]] = []

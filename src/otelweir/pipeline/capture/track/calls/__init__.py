@@ -1,0 +1,1 @@
+"""Tracked functions, and each of their calls."""
