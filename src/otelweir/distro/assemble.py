@@ -43,6 +43,7 @@ from otelweir.pipeline.capture.track.limits import limits
 from otelweir.pipeline.capture.track.scoped import otel as scoped
 from otelweir.pipeline.capture.track.scoped import threads
 from otelweir.pipeline.redact.otel import (
+    MetricRedaction,
     RedactingLogProcessor,
     RedactingMetricExporter,
     RedactingSpanProcessor,
@@ -511,7 +512,9 @@ def _export_spans(
         if settings.genai:
             provider.add_span_processor(GenAISpanProcessor(SpanProcessor(), settings))
         return None
-    processors = [_span_processor(exporter, redactor) for exporter in to]
+    # Before the tail, which keeps spans in memory for up to a minute; then not again behind it.
+    behind = None if settings.trace_tail else redactor
+    processors = [_span_processor(exporter, behind) for exporter in to]
     export = processors[0]
     if len(processors) > 1:
         export = several = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
@@ -522,6 +525,8 @@ def _export_spans(
         export = tail = TailSamplingProcessor(export, settings, decided=recorder.decided if recorder else None)
         if recorder is not None:
             recorder.held_by_tail = True
+        if redactor is not None:
+            export = RedactingSpanProcessor(tail, redactor)
     # Before the tail, which has to see what a trace cost.
     provider.add_span_processor(GenAISpanProcessor(export, settings) if settings.genai else export)
     return tail
@@ -578,6 +583,8 @@ _BUILD: Final[Mapping[Signal, Callable[[Resource, Sequence[Any], Settings, Redac
 
 def _reader(exporter: MetricExporter | MetricReader, redactor: Redactor | None) -> MetricReader:
     if isinstance(exporter, MetricReader):
+        if redactor is not None:
+            compat.before_reader(exporter, MetricRedaction(redactor.of("metrics")))
         return exporter
     if redactor is not None:
         exporter = RedactingMetricExporter(exporter, redactor, compat.metric_preferences(exporter))

@@ -15,7 +15,7 @@ from opentelemetry._logs import LoggerProvider as LoggerProviderApi
 from opentelemetry.sdk import _configuration as configuration
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricExporter
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, MetricsData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
@@ -65,6 +65,19 @@ def metric_preferences(exporter: MetricExporter) -> tuple[Any, Any]:
     Private: an exporter states them to the constructor of its base class, and only readers may ask.
     """
     return exporter._preferred_temporality, exporter._preferred_aggregation
+
+
+def before_reader(reader: MetricReader, change: Callable[[MetricsData], MetricsData]) -> None:
+    """Let a reader that is asked for metrics, as Prometheus' is, get them changed.
+
+    Private: `_receive_metrics` is what readers override, and documented for that; nothing can stand before one.
+    """
+    receive = reader._receive_metrics
+
+    def changed(metrics_data: MetricsData, *args: Any, **kwargs: Any) -> None:
+        receive(change(metrics_data), *args, **kwargs)
+
+    reader._receive_metrics = changed  # type: ignore[method-assign]
 
 
 def run_opamp(when: str, resource: Resource) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -11,6 +12,9 @@ ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 
 FAILED: Final = "[redaction failed]"
 """Stands in the place of what could not be looked at."""
+
+MARK: Final = re.compile(r"\[redacted:[\w-]{1,40}(?::[0-9a-f]{16})?\]")
+"""What a mark or a hash looks like: it was a secret, and is none."""
 
 _ALL: Final = frozenset({"name", "url", "pem", "jwt"})
 """Rules whose secrets show no part of themselves: what is left of a password helps to guess it."""

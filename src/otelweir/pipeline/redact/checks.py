@@ -92,3 +92,18 @@ def random_looking(text: str) -> bool:
     (True, False)
     """
     return any(map(str.isdigit, text)) and any(map(str.isalpha, text)) and len(set(text)) >= 6
+
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9]{12,}")
+
+
+def generated(text: str) -> bool:
+    """Whether a text is long enough to be a key, and in no part made of words: a UUID, or sixteen signs at least.
+
+    >>> generated("e60544fd-89b8-4bf0-bbe4-8da0c827d402"), generated("shop-db-7d9c6b5f4d-x2x9k")
+    (True, False)
+    """
+    if len(text) < 16:
+        return False
+    return _UUID.fullmatch(text) is not None or any(map(random_looking, _SEGMENT.findall(text[:256])))

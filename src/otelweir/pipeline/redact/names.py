@@ -17,26 +17,58 @@ _SECRETS: Final = (
     *("api key", "access key", "private key", "secret key", "encryption key", "signing key", "account key"),
     *("master key", "session key", "auth key", "shared key", "ssh key", "license key", "service key", "admin key"),
     *("social security number", "social security", "card number", "card cvc", "security code", "connection string"),
+    *("verification code", "recovery code", "backup code", "one time code", "pin code", "access code", "2fa code"),
+    *("mfa code", "seed phrase", "recovery phrase", "mnemonic", "hmac key", "fernet key", "app key", "unseal key"),
+    *(
+        "psk",
+        "sessionid",
+        "jsessionid",
+        "phpsessid",
+        "honeycomb team",
+        "sonar login",
+        "subscription key",
+        "consumer key",
+        "oauth signature",
+        "msisdn",
+        "phone number",
+        "mobile number",
+    ),
+    *("passwort", "kennwort", "mot de passe", "contraseña", "contrasena", "senha", "wachtwoord", "de passe"),
 )
 """Words that have to follow one another. Written as one word they mean the same."""
 
-_LAST: Final = ("auth", "pin", "pass", "passw", "csrf", "xsrf")
+_LAST: Final = ("auth", "pin", "pass", "passw", "pw", "csrf", "xsrf", "phone")
 """Words that mean a secret only at the end of a name."""
 
 _WITHIN: Final = ("password", "passwd", "passphrase", "apikey", "secretkey", "accesskey", "privatekey")
 """What makes a word a secret wherever it stands in it: `mysqlpassword`."""
 
-_ENDS: Final = ("secret", "authtoken", "accesstoken", "credentials")
+_ENDS: Final = (
+    "secret",
+    "authtoken",
+    "accesstoken",
+    "credentials",
+    "pw",
+    "storepass",
+    "keypass",
+    "requirepass",
+    "masterauth",
+    "dbpass",
+    "userpass",
+    "rootpass",
+    "bindpass",
+)
 
 _ABOUT: Final = set_of(
-    "about age algorithm algorithms alg arn at attempt attempts auth authority bucket budget changed changes "
+    "about age algorithm algorithms alg arn at attempt attempts auth authority bucket budget ca cert certificate "
+    "changed changes "
     "class code codes config count counts created digest domain enabled encoding endpoint error errors exists "
     "expired expires expiration expiry expiring field file filename files for format found generated hint host id "
     "ids in index info input invalid is issued issuer kind label last latency left len length level lifetime "
     "limit limits location manager max method min missing mode name names needed null number ok output owner "
     "parameter param params path per policy position present prefix price provider rate ratio ref refreshed "
     "region remaining required reset result results rotated rotation rule rules scheme schema scope scopes score "
-    "set size source state status step store strategy strength success suffix sum table text ttl type types unit "
+    "set size source state status stdin step store strategy strength success suffix sum table text ttl type types unit "
     "updated uri url usage use used uuid valid validity verified version window "
 )
 """Words after a secret's that say something about it, and give nothing away."""
@@ -54,6 +86,21 @@ _NUMERIC: Final = set_of("password passwd pwd passphrase passcode pin otp totp s
     "card number",
     "security code",
     "card cvc",
+    "verification code",
+    "recovery code",
+    "backup code",
+    "one time code",
+    "pin code",
+    "access code",
+    "2fa code",
+    "mfa code",
+    "msisdn",
+    "phone number",
+    "mobile number",
+    "phone",
+    "pw",
+    "passwort",
+    "kennwort",
 }
 """Secrets that may be numbers; a number called `token` is a count."""
 
@@ -181,13 +228,13 @@ def _place(words: tuple[str, ...], sequence: tuple[str, ...]) -> int:
     return -1
 
 
-_SEQUENCES: Final = [(secret, tuple(secret.split())) for secret in _SECRETS] + [
+_SEQUENCES: Final = [(secret, words_of(secret)) for secret in _SECRETS] + [
     (secret, (secret.replace(" ", ""),)) for secret in _SECRETS if " " in secret
 ]
 
 _STEMS: Final = (
-    *("pass", "pwd", "secret", "token", "key", "cred", "auth", "cookie", "jwt", "ssn", "cvv", "cvc", "otp", "bearer"),
-    *("number", "code", "pin", "csrf", "xsrf", "sig"),
+    *("pass", "pw", "secret", "token", "key", "cred", "auth", "cookie", "jwt", "ssn", "cv", "otp", "bearer", "number"),
+    *("code", "pin", "srf", "sig", "psk", "sessionid", "sessid", "phrase", "kennwort", "contrase", "honeyc", "appid"),
 )
 
 

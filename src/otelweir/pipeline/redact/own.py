@@ -30,7 +30,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
     try:
         parsed = _parser.parse(pattern)
         found = re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
+    except (re.error, RecursionError, OverflowError, Warning) as error:
         raise ValueError(f"is no regular expression of Python: {error}") from None
     if found.match("") is not None or parsed.getwidth()[0] == 0:
         raise ValueError("it matches nothing at all, hence everywhere; let it need a character")

@@ -11,43 +11,74 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from otelweir.pipeline.redact.checks import random_looking
+from otelweir.pipeline.redact.checks import generated, random_looking
 from otelweir.pipeline.redact.hint import set_of
 from otelweir.pipeline.redact.names import Names, words_of
 
 _NAME: Final = 64
 """Characters of a name that are looked at, to each side of a stem."""
 
+_LONG: Final = 4096
+_MANY: Final = 300
 _SPARSE: Final = 150
 
-_AFTER: Final = re.compile(
-    r"([\w.-]{0,64}+)(\\{0,3}+[\"'])?\]?"
-    r"(?:(\s{0,3}+(?:=>|:=|={1,3}+|:(?!:|//)|>(?=[^\s<]))\s{0,3}+)|(\s{1,3}+(?:is|was)\s{1,3}+)|( ))"
-)
-"""The rest of a name, and the sign between it and its value."""
+_GAP: Final = r"[^\S\n]{0,3}+"
+_BREAK: Final = _GAP + r"(?:\n[^\S\n]{0,40}+)?"
+"""At most one end of a line: what is found in a text is found in some two of its lines (see `Scrubber`)."""
 
-_SCHEME: Final = re.compile(r"(?:Bearer|Basic|Digest|Token|ApiKey|Negotiate|AWS4-HMAC-SHA256)\s{1,3}+(?=\S)", re.I)
-_QUOTE: Final = re.compile(r"\[?\s?(?:[brfu]{1,2}(?=[\"']))?(\\{0,3}+[\"'])", re.I)
+_AFTER: Final = re.compile(
+    r"([\w.-]{0,64}+)(\\{0,7}+[\"']|%22)?\]?"
+    rf"(?:({_GAP}(?:=>|->|:=|={{1,3}}+|:(?!:|//)|>(?=[^\s<])|%(?:25)?3[AaDd]){_BREAK})"
+    rf"|((?:\s(?:for|of|to|on|at|from|in)\s[^\n.:=;,\"'?!]{{1,60}}?)?(?:[^\S\n](?:is|was|ist|war|lautet|to|est|es)[^\S\n]|:[^\S\n])"
+    rf"{_GAP})"
+    rf"|((?:,|\\{{1,7}}n)?{_BREAK}\\{{0,7}}[\"']?(?<=[\s\"'])value\\{{0,7}}[\"']?{_GAP}[:=]{_GAP}"
+    r"|\s[A-Za-z:]{1,40}+=[\"'][^<>\n]{0,120}+>(?=[^\s<])"
+    r"|,\s?(?=\\{0,7}[\"']))"
+    r"|( ))"
+)
+"""The rest of a name, and what stands between it and its value: a sign, words, an attribute `value`, or a space."""
+
+_SCHEME: Final = re.compile(
+    r"(?:Bearer|Basic|Digest|Token|ApiKey|Negotiate|AWS4-HMAC-SHA256)(?:[^\S\n]{1,3}+|\+|%20)(?=\S)", re.I
+)
+_PARTS: Final = re.compile(
+    r"(?:[\w-]{1,40}+=(?:\\{0,3}+\"[^\"\n]{0,512}+\"|[^\s\",]{1,512}+)(?:,[^\S\n]{0,3}+)?){1,20}+"
+)
+_QUOTE: Final = re.compile(r"\[?[^\S\n]?(?:[brfu]{1,2}(?=[\"']))?(\\{0,7}+[\"'])", re.I)
+_TUPLE: Final = re.compile(
+    r"(?:[A-Za-z]{0,30}+)[(\[]\s?[bu]?(\\{0,7}+[\"'])[^\"'\n\\]{0,80}+\1,\s?[bu]?\1([^\"'\n\\]{1,200}+)\1"
+)
+"""Name and password, as Python's HTTP clients take them."""
+
 _PLAIN: Final = re.compile(r"[^\s\"'`<>,;&|()\[\]{}\\]++")
+_SPOKEN: Final = re.compile(r"[^\s\"'`<>,;|()\[\]{}\\]++")
+_ENCODED: Final = re.compile(r"(?:[^\s\"'`<>,;&|()\[\]{}\\%]|%(?!(?:25)?(?:26|22|20|3B)))++", re.I)
 _LINE: Final = re.compile(r"[^\r\n\"]++")
 _PLACE: Final = re.compile(
     r"\$\d{1,3}|\$[A-Z_]+|\$\{[^}]*\}?|\$\([^)]*\)?|%s|%\(\w*\)s|\?|[:@][a-z_]+|\{[\w.]*\}?|\{\{[^}]*\}\}|<[\w *-]*>?"
-    r"|[*xX._#…•-]*|\[?(?i:redacted|filtered|masked|hidden|removed)(?::[\w:-]*)?\]?"
+    r"|[*xX._#…•-]*|\[?(?i:redacted|filtered|masked|hidden|removed)(?::[\w:-]*)?\]?|!(?:vault|secret|Ref|Sub|GetAtt|reference)"
 )
 """What stands in the place of a value, and is none."""
 
+_BEGINS_PLACE: Final = re.compile(r"\$\{|\$\(|%\(\w{1,64}+\)|\{\{|<[A-Za-z][\w *-]{0,60}+>")
+_ANY: Final = re.compile(r"\w")
+_FILE: Final = re.compile(r"\.(?:py|js|ts|tsx|jsx|go|rs|java|rb|php|cs|c|h|cpp|kt|vue|html|css)\Z")
+_SHORT_NUMBER: Final = re.compile(r"\d{3,8}")
+
 _CODE: Final = re.compile(
-    r"(?:self|cls|os|sys|settings|config|conf|request|response|kwargs|args|env|data|app|ctx)\.\w.*"
+    r"(?:self|cls|os|sys|settings|config|conf|request|response|kwargs|args|env|data|app|ctx|process|this)\.\w.*"
+    r"|[A-Za-z_]+(?:\.[A-Za-z_]+){2,20}"
 )
 _PATH: Final = re.compile(r"(?:~|\.{1,2})?(?:/[\w.@-]+){2,}/?|[\w.-]+\.(?:py|json|ya?ml|pem|txt|env|toml)(?::\d+)?")
 _NUMBER: Final = re.compile(r"[-+]?\d[\d.,_]*(?:/\d+)?%?[a-z]{0,2}")
 _TYPE: Final = re.compile(r"(?:Optional|Union|Callable|Sequence|Mapping|Dict|List|Any|Secret\w*|Str|SecretStr)\b.*")
 
 _WORDS: Final = set_of(
-    "a absent accepted active all already an and any are as authentication authorization available been before "
-    "bool boolean bytes bad blank by cannot can changed check closed correct could created denied did disabled do "
+    "a absent accepted active all allow already an and any are as async await authentication authorization available "
+    "been before bool boolean bytes bad blank by cannot can changed check closed correct could created denied deny did "
+    "disabled do "
     "does done empty enabled error exception exists expired fail failed failure false for found function get "
-    "given granted had has if ignored in incorrect int integer invalid is it kept loaded lambda malformed may "
+    "given granted had has if ignored in inherit incorrect int integer invalid is it kept loaded lambda malformed may "
     "mismatch missing must need needed needs never new nil no none not null ok on off only optional or passed "
     "pending please present redacted received refreshed refused rejected removed renewed required requires reset "
     "revoked rotated saved sent set should skipped still str string success succeeded that the this to too true "
@@ -56,8 +87,39 @@ _WORDS: Final = set_of(
 )
 """Words that follow the name of a secret where something is said about it."""
 
-_QUERY: Final = frozenset(("sig", "signature", "code", "key", "x-amz-signature", "x-goog-signature", "awsaccesskeyid"))
+_QUERY: Final = frozenset(
+    ("sig", "signature", "code", "key", "x-amz-signature", "x-goog-signature", "awsaccesskeyid", "appid")
+)
 """Names that mean a secret in the query of an address only, and with a value that is long."""
+
+_GENERATED: Final = frozenset(("sig", "signature", "code"))
+"""The same outside of addresses, where what follows is long and was drawn."""
+
+_PASSWORDS: Final = set_of(
+    "password passwd passphrase passcode passwort kennwort pw bindpw pass requirepass masterauth "
+)
+_ALGORITHMS: Final = ("sha", "md5", "argon2", "bcrypt", "scrypt", "pbkdf2", "utf8", "base64", "aes", "oauth2", "rfc")
+
+_SAID: Final = (
+    "pass",
+    "oken",
+    "ecret",
+    "key",
+    "code",
+    "auth",
+    "phrase",
+    "kennwort",
+    "pin ",
+    "otp ",
+    "cvv ",
+    "pw ",
+    " is ",
+    "identified by ",
+)
+"""As in `hint`, and what may be said at length."""
+
+_YOURS: Final = re.compile(r"\b([0-9]{4,8}) is your (?:[\w-]{1,20}+ ){0,3}(?:code|otp|pin|password)\b", re.I)
+_IDENTIFIED: Final = re.compile(r"identified by (?:password )?(['\"])", re.I)
 
 
 def pairs(text: str, names: Names) -> Iterator[tuple[int, int]]:
@@ -65,55 +127,124 @@ def pairs(text: str, names: Names) -> Iterator[tuple[int, int]]:
     low = text.lower()
     if len(low) != len(text):  # the only letter that has two when it is small
         low = text.replace("İ", "I").lower()
-    if not _near_signs(low, names):
+    if len(low) >= _MANY and not _may_be_there(low, names):
         return
+    yield from _phrases(text, low)
     stems = [stem for stem in names.stems if stem in low]
     if not stems:
         return
     at = sorted([place for stem in stems for place in _places(low, stem)])
     done = 0
     for place, length in at:
-        if place < done:
-            continue
-        after = _AFTER.match(text, place + length)
-        if after is None:
-            continue
-        begin = _name_begins(text, place, done)
-        if text.startswith("[redacted:", max(0, begin - 10)) and begin >= 10:
-            continue  # a mark with a hash
-        name = text[begin : place + length] + after[1]
-        said, flag = after[4] is not None or (after[3] or "").strip() == "==", after[5] is not None
-        if after[3] == ":" and text.startswith(":", begin - 1) and begin:
-            continue  # a part of an ARN or another name with colons
-        if flag and not (text.startswith("-", begin) and not after[1].endswith(".")):
-            continue
-        if not names.secret(name):
-            query = begin > 0 and text[begin - 1] in "?&"
-            if query and name.lower() in _QUERY:
-                if (value := _PLAIN.match(text, after.end())) and value.end() - value.start() >= 16:
-                    done = value.end()
-                    yield value.span()
-                continue
-            if flag or not names.secret(name := _with_the_word_before(text, begin, name)):
-                continue
-        if (found := _value(text, after.end(), name, names, strict=said, quoted=after[2] is not None)) is not None:
+        if place >= done and (found := _at(text, place, length, done, names)) is not None:
             done = found[1]
             yield found
 
 
-def _near_signs(low: str, names: Names) -> bool:
+def _phrases(text: str, low: str) -> Iterator[tuple[int, int]]:
+    """What is told by a phrase, and not by a name."""
+    if "identified by " in low:
+        for found in _IDENTIFIED.finditer(text):
+            yield found.end(), _closing(text, found.end(), found[1])
+    if " is your " in low:
+        for found in _YOURS.finditer(text):
+            yield found.span(1)
+
+
+def _at(text: str, place: int, length: int, done: int, names: Names) -> tuple[int, int] | None:
+    """The value after the name around a stem; None where there is none, or it is no secret.
+
+    Args:
+        place: Where the stem is.
+        length: Of the stem.
+        done: Where the last value ended.
+    """
+    after = _AFTER.match(text, place + length)
+    if after is None:
+        return None
+    begin = _name_begins(text, place, done)
+    if text.startswith("[redacted:", max(0, begin - 10)) and begin >= 10:
+        return None  # a mark with a hash
+    name = (text[begin : place + length] + after[1]).removeprefix("-D")
+    sign, quoted, flag = after[3], after[2] is not None, text.startswith("-", begin)
+    strict = after[4] is not None or (sign or "").strip() in ("==", "->") or name[-3:].lower() == "jwt"
+    if sign == ":" and ((begin and text[begin - 1] == ":") or _FILE.search(name)):
+        return None  # a part of an ARN or another name with colons; a place in a file
+    if after[5] is not None and after[5].strip() == "," and not flag:
+        if not text[max(0, begin - 3) : begin - 1].rstrip().endswith("("):
+            return None  # an item in a list, and neither an option of a command nor an argument: set("password", "x")
+        strict = True
+    if after[6] is not None and flag and after[1].endswith("."):
+        return None
+    if not names.secret(name):
+        if (drawn := _drawn(text, begin, after.end(), name.lower(), sign)) is not None:
+            return drawn
+        if flag or not names.secret(name := _with_the_word_before(text, begin, name)):
+            return None
+    if after[6] is not None and not flag:
+        return None if quoted else _told(text, after.end(), name, names)
+    return _value(text, after.end(), name, names, strict=strict, quoted=quoted)
+
+
+def _drawn(text: str, begin: int, at: int, name: str, sign: str | None) -> tuple[int, int] | None:
+    """The value of a name that means a secret only where the value is long: in an address, or where it was drawn."""
+    query = begin > 0 and text[begin - 1] in "?&" and name in _QUERY
+    if not query and (sign != "=" or name not in _GENERATED):
+        return None
+    found = _PLAIN.match(text, at, at + _LONG)
+    if found is None or found.end() - at < (16 if query else 20) or not (query or generated(found[0])):
+        return None
+    whole = _PLAIN.match(text, at)
+    return whole.span() if whole is not None else None
+
+
+def _may_be_there(low: str, names: Names) -> bool:
     """Whether a stem may stand before a sign. Where there are few signs in a long text, only what is before them is
     searched."""
-    signs = low.count(":") + low.count("=")
-    if signs * _SPARSE > len(low) or " is " in low or " was " in low or "--" in low or "</" in low:
+    signs = low.count(":") + low.count("=") + (low.count("%3") if "%" in low else 0)
+    if (
+        signs * _SPARSE > len(low)
+        or " -" in low
+        or "--" in low
+        or ("<" in low and "</" in low)
+        or any(said in low for said in _SAID)
+    ):
         return True
     before = ""
-    for sign in ":=":
+    for sign in (":", "=", "%3", "%253"):
         place = low.find(sign)
         while place >= 0:
             before += low[max(0, place - _NAME - 16) : place] + "\n"
             place = low.find(sign, place + 1)
     return any(stem in before for stem in names.stems)
+
+
+def _told(text: str, at: int, name: str, names: Names) -> tuple[int, int] | None:
+    """The value that follows a name with nothing between them: only what looks as if it came out of a generator."""
+    quote = _QUOTE.match(text, at)
+    if quote is not None:
+        begin, end = quote.end(), _closing(text, quote.end(), quote[1])
+        value = text[begin:end]
+        fits = not any(map(str.isspace, value)) and random_looking(value) and len(value) >= 6
+        fits = fits or (words_of(name)[-1] in ("phrase", "mnemonic") and len(value.split()) >= 6)
+        return (begin, end) if fits and not _PLACE.fullmatch(value) else None
+    span = _plain(_SPOKEN, text, at)
+    if span is None:
+        return None
+    begin, end = span
+    while end > begin and text[end - 1] in ".:!?" and (end == len(text) or text[end].isspace()):
+        end -= 1
+    value = text[begin:end]
+    if end - begin == _LONG and (whole := _SPOKEN.match(text, at)):
+        end = whole.end()
+    last = words_of(name)[-1]
+    if _SHORT_NUMBER.fullmatch(value) and (last in ("cvv", "cvc", "otp") or (last == "code" and len(value) >= 4)):
+        return begin, end
+    if "=" in value[:-2] or _harmless(text, value, end, name, names, strict=True):
+        return None
+    if last in _PASSWORDS:
+        return (begin, end) if not value.lower().startswith(_ALGORITHMS) and "/" not in value else None
+    return (begin, end) if generated(value) or (last == "code" and random_looking(value)) else None
 
 
 def _places(low: str, stem: str) -> Iterator[tuple[int, int]]:
@@ -128,7 +259,8 @@ def _name_begins(text: str, place: int, least: int) -> int:
     least = max(least, place - _NAME)
     while place > least and ((sign := text[place - 1]).isalnum() or sign in "_-."):
         place -= 1
-    return place
+    # In an address: %26password%3D
+    return place + 2 if place and text[place - 1] == "%" and text[place : place + 1].isdigit() else place
 
 
 def _with_the_word_before(text: str, begin: int, name: str) -> str:
@@ -145,48 +277,68 @@ def _value(text: str, at: int, name: str, names: Names, *, strict: bool, quoted:
         strict: Whether the sentence may well say something else, so that only what looks random counts.
         quoted: Whether the name stands in quotes, as in JSON.
     """
+    words = words_of(name)
     if (quote := _QUOTE.match(text, at)) is not None:
         begin = quote.end()
         end = _closing(text, begin, quote[1])
         if scheme := _SCHEME.match(text, begin, end):
             begin = scheme.end()
         value = text[begin:end]
-        if not value.strip() or _PLACE.fullmatch(value) or (strict and not random_looking(value)):
+        if not _ANY.search(value) or _PLACE.fullmatch(value) or (strict and not random_looking(value)):
             return None
         return begin, end
+    if _BEGINS_PLACE.match(text, at):
+        return None
+    if words[-1] == "auth" and (both := _TUPLE.match(text, at)):
+        return both.span(2)
     if scheme := _SCHEME.match(text, at):
         at = scheme.end()
-    words = words_of(name)
-    rest = _LINE if words[-1] in ("cookie", "cookies") and not quoted else _PLAIN
-    found = rest.match(text, at)
-    if found is None:
+        if parts := _PARTS.match(text, at):
+            return parts.span()
+    rest = _ENCODED if "%" in text[max(0, at - 5) : at] else _SPOKEN if strict else _PLAIN
+    if words[-1] in ("cookie", "cookies") and not quoted:
+        rest = _LINE
+    span = _plain(rest, text, at)
+    if span is None:
         return None
-    begin, end = found.span()
-    if rest is _PLAIN:
-        while end > begin and text[end - 1] in ".:!?" and (end == len(text) or text[end].isspace()):
+    begin, end = span
+    if rest is not _LINE:
+        if text.endswith("...", begin, end):
+            return None  # somebody cut it off
+        while end > begin and text[end - 1] in ".:?" and (end == len(text) or text[end].isspace()):
             end -= 1
     value = text[begin:end]
-    if not value or _harmless(text, value, end, name, names, strict=strict):
+    if not _ANY.search(value) or _harmless(text, value, end, name, names, strict=strict):
         return None
+    if end - begin == _LONG and (whole := rest.match(text, at)):
+        end = whole.end()
     return begin, end
 
 
 def _closing(text: str, at: int, quote: str) -> int:
     """Where a quoted text ends: at its quote, else with the line."""
-    line = text.find("\n", at)
-    limit = len(text) if line < 0 else line
-    end = text.find(quote, at, limit)
+    end = text.find(quote, at)
     # Behind a backslash it is part of the value, unless the opening one has a backslash itself.
     while end > at and len(quote) == 1 and text[end - 1] == "\\":
-        end = text.find(quote, end + 1, limit)
-    return limit if end < 0 else end
+        end = text.find(quote, end + 1)
+    limit = len(text) if end < 0 else end
+    line = text.find("\n", at, limit)
+    return limit if line < 0 else line
+
+
+def _plain(pattern: re.Pattern[str], text: str, at: int) -> tuple[int, int] | None:
+    """As far as a value without quotes goes; at most `_LONG`, as it may be refused, and be looked at from later on."""
+    found = pattern.match(text, at, at + _LONG)
+    return found.span() if found is not None else None
 
 
 def _harmless(text: str, value: str, end: int, name: str, names: Names, *, strict: bool) -> bool:
     """Whether what follows the name of a secret, without quotes, is something else: a word about it, or code."""
     short = value if len(value) <= 256 else value[:256]
     if strict and not (random_looking(short) and len(short) >= 6):
-        return True
+        return not (
+            _SHORT_NUMBER.fullmatch(short) and names.secret_number(name) and not name.lower().startswith("pass")
+        )
     if short.strip(".,:!?").lower() in _WORDS or _PLACE.fullmatch(short):
         return True
     if _NUMBER.fullmatch(short) and not names.secret_number(name):

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from otelweir import errors
-from otelweir.pipeline.redact.actions import FAILED, replaced
-from otelweir.pipeline.redact.hint import NEEDS, OPT_IN, PAIR, looks
+from otelweir.pipeline.redact.actions import FAILED, MARK, replaced
+from otelweir.pipeline.redact.hint import NEEDS, OPT_IN, OPTION, PAIR, looks
 from otelweir.pipeline.redact.names import Names, wildcard
 from otelweir.pipeline.redact.plan import NAME, Plan, layered
 from otelweir.signals import LANES, Lane
@@ -30,6 +30,11 @@ FAILURE: Final = "failed"
 _SHORT: Final = 96
 _MAX_TEXTS: Final = 4096
 _MAX_KEYS: Final = 2048
+_MAX_LONG: Final = 16_384
+_MAX_LONGS: Final = 64
+_FEW_LINES: Final = 4
+_MAX_LINES: Final = 2048
+_MAX_TWO_LINES: Final = 400
 _LEAST: Final = 5
 _MAX_DEPTH: Final = 64
 _MAX_CONTAINERS: Final = 10_000
@@ -72,6 +77,8 @@ class Scrubber:
         self._rules: list[tuple[int, str, Rule]] | None = None
         # New ones, as another thread may be about to add to the old.
         self._texts: set[str] = set()
+        self._long: set[str] = set()
+        self._lines: set[str] = set()
         self._keys: set[str] = set()
 
     # --- attributes -------------------------------------------------------------------------------------------------
@@ -112,13 +119,14 @@ class Scrubber:
         if changes is None:
             return None
         found: dict[Any, Any] = {}
+        numbers: dict[str, int] = {}
         for key, value in pairs.items():
             left = changes.get(key)
             if left is None:
                 found[key] = value
             elif left:
                 name, now = left
-                found[name if name is key else _fresh(name, found)] = now
+                found[name if name is key else _fresh(name, found, numbers)] = now
         return found
 
     def _attribute(self, key: Any, value: Any) -> Any:
@@ -131,10 +139,8 @@ class Scrubber:
                 if now is _GONE:
                     return ()
             else:
-                if shown is key and len(key) < _SHORT:
-                    if len(self._keys) >= _MAX_KEYS:
-                        self._keys.clear()
-                    self._keys.add(key)
+                if shown is key:
+                    self._keep(key)
                 now = self._inner(value, _Walk())
             if now is value and shown is key:
                 return None
@@ -207,6 +213,7 @@ class Scrubber:
         if walk is None:
             return _BEYOND
         found: dict[Any, Any] = {}
+        numbers: dict[str, int] = {}
         # Copied in any case: the application may go on to write to its own.
         for key, value in list(pairs.items()):
             name = key if type(key) is str else str(key)
@@ -219,7 +226,7 @@ class Scrubber:
             else:
                 now = self._inner(value, walk)
             shown = self.text(name)
-            found[key if shown is name else _fresh(shown, found)] = now
+            found[key if shown is name else _fresh(shown, found, numbers)] = now
         return found
 
     def _sequence(self, values: Any, walk: _Walk | None) -> Any:
@@ -251,13 +258,12 @@ class Scrubber:
             length = len(text)
             if length < _LEAST or (length < _SHORT and text in self._texts):
                 return text
+            if length >= _SHORT and self._known(text):
+                return text
             seen = looks(text)
             if (seen or self._always) and (found := self._found(text, seen)):
                 return self._without(text, found)
-            if length < _SHORT and type(text) is str:
-                if len(self._texts) >= _MAX_TEXTS:
-                    self._texts.clear()
-                self._texts.add(text)
+            self._remember(text)
             return text
         except Exception as error:  # noqa: BLE001 - what could not be looked at may not leave
             return self._failed(error)
@@ -265,20 +271,83 @@ class Scrubber:
     def clean(self, text: str) -> bool:
         """Whether a text can stay as it is. Counts nothing."""
         try:
+            length = len(text)
+            if length < _SHORT:
+                if length < _LEAST or text in self._texts:
+                    return True
+            elif self._known(text):
+                return True
             seen = looks(text)
             return not (seen or self._always) or not self._found(text, seen)
         except Exception:  # noqa: BLE001 - whoever replaces it will say so
             return False
 
+    def _remember(self, text: str) -> None:
+        """Keep a text that was found clean, if it is short."""
+        if len(text) < _SHORT and type(text) is str:
+            if len(self._texts) >= _MAX_TEXTS:
+                self._texts.clear()
+            self._texts.add(text)
+
+    def _known(self, text: str) -> bool:
+        """Whether a long text holds no secret, by what has been seen: this text before, or each of its lines with the
+        next one. False for not known. Prompts come again with each turn, and stack traces share their frames.
+
+        Nothing that is found needs more than two lines, but for private keys, and what others find.
+        """
+        if len(text) > _MAX_LONG or type(text) is not str or self._always:
+            return False
+        if text in self._long:
+            return True
+        lines = text.split("\n")
+        if len(lines) < _FEW_LINES or "-----BEGIN" in text:
+            seen = looks(text)
+            if seen and self._found(text, seen):
+                return False
+        else:
+            known = self._lines
+            before = lines[0]
+            for line in lines[1:]:
+                two = f"{before}\n{line}"
+                before = line
+                if two in known:
+                    continue
+                seen = looks(two)
+                if seen and self._found(two, seen):
+                    return False
+                if len(two) <= _MAX_TWO_LINES:
+                    if len(known) >= _MAX_LINES:
+                        known.clear()
+                    known.add(two)
+        if len(self._long) >= _MAX_LONGS:
+            self._long.clear()
+        self._long.add(text)
+        return True
+
     def clean_name(self, name: Any) -> bool:
         """Whether the attribute of a name can stay as it is, if its value can."""
-        return type(name) is str and not (self._by_name and self._names.secret(name)) and self.clean(name)
+        if name in self._keys:
+            return True
+        if type(name) is not str or (self._by_name and self._names.secret(name)) or not self.clean(name):
+            return False
+        self._keep(name)
+        return True
+
+    def _keep(self, name: str) -> None:
+        """Keep a name that is clean, and whose value need not be a secret, if it is short."""
+        if len(name) < _SHORT:
+            if len(self._keys) >= _MAX_KEYS:
+                self._keys.clear()
+            self._keys.add(name)
 
     def clean_value(self, value: Any, depth: int = 0) -> bool:
         """Whether a value of any type can stay as it is. Nobody may write to it meanwhile."""
         kind = type(value)
         if kind is str:
-            return self.clean(value)
+            if not self.clean(value):
+                return False
+            self._remember(value)
+            return True
         if kind is int:
             return -_CARD < value < _CARD or value.bit_length() > 128 or self.clean(int.__repr__(value))
         if kind is tuple or kind is list:
@@ -306,14 +375,16 @@ class Scrubber:
         if rules is None:
             rules = self._rules = self._loaded()
         every: list[tuple[int, int, int, str]] = []
-        if seen & PAIR and self._by_name:
+        if seen & (PAIR | OPTION) and self._by_name:
             # After the others where they begin at the same place and end there, too: they say more.
             every += [(begin, -end, 99, NAME) for begin, end in self._pairs(text, self._names)]
+        if seen & OPTION and self._by_name:
+            every += [(begin, -end, 99, NAME) for begin, end in self._options(text)]
         for place, (needs, name, rule) in enumerate(rules):
             if seen & needs or not needs:
                 every += [(begin, -end, place, name) for begin, end in rule(text) if end > begin]
         if self._detector is not None:
-            every += [(begin, -end, 100, name) for begin, end, name in self._detector(text) if end > begin]
+            every += [(begin, -end, 100, name) for begin, end, name in _detected(self._detector, text) if end > begin]
         if not every:
             return []
         every.sort()
@@ -322,9 +393,11 @@ class Scrubber:
         for first, less, _, name in every:
             begin, end = max(first, last), -less
             # What a password before an `@` and a host look like together.
-            if end <= last or (first < last and name == "email" and by == "url"):
+            if end <= last or (first < last and by == "url" and name in ("email", NAME)):
                 continue
             if self._allowed and self._is_allowed(text[begin:end]):
+                continue
+            if text.startswith("[redacted:", begin) and (mark := MARK.match(text, begin)) and end - mark.end() < _LEAST:
                 continue
             found.append((begin, end, name))
             last, by = end, name
@@ -332,11 +405,12 @@ class Scrubber:
 
     def _loaded(self) -> list[tuple[int, str, Rule]]:
         # Only here: most of what it costs is patterns, which a process without secrets never needs.
+        from otelweir.pipeline.redact.commands import options
         from otelweir.pipeline.redact.own import compiled
         from otelweir.pipeline.redact.pairs import pairs
         from otelweir.pipeline.redact.rules import RULES, matches
 
-        self._pairs = pairs
+        self._pairs, self._options = pairs, options
         return [(NEEDS.get(name, 0), name, rule) for name, rule in RULES.items() if name in self.plan.rules] + [
             (0, own.name, matches(compiled(own.pattern))) for own in self.plan.own
         ]
@@ -363,6 +437,17 @@ class Scrubber:
         """Count and report that something could not be looked at, without the error's words: they may hold a secret."""
         self._count(FAILURE)
         errors.warn(errors.REDACT_FAILED, f"{type(error).__name__} in {_where(error)}")
+
+
+def _detected(detector: Detector, text: str) -> list[tuple[int, int, str]]:
+    """
+    Raises:
+        RuntimeError: The detector gave up the whole process, as command lines do that are called as libraries.
+    """
+    try:
+        return list(detector(text))
+    except SystemExit:
+        raise RuntimeError from None
 
 
 class _Gone:
@@ -407,13 +492,18 @@ def _is(one: object, other: object) -> bool:
     return one is other
 
 
-def _fresh(name: str, taken: Mapping[Any, Any]) -> str:
-    """A name that is not taken; two that differed in what was hidden must not become one."""
+def _fresh(name: str, taken: Mapping[Any, Any], numbers: dict[str, int]) -> str:
+    """A name that is not taken; two that differed in what was hidden must not become one.
+
+    Args:
+        numbers: How far each name has come, so that many of one are not counted through each time.
+    """
     if name not in taken:
         return name
-    number = 2
+    number = numbers.get(name, 2)
     while f"{name}#{number}" in taken:
         number += 1
+    numbers[name] = number + 1
     return f"{name}#{number}"
 
 

@@ -18,7 +18,7 @@ Rule: TypeAlias = Callable[[str], Spans]
 
 # --- e-mail addresses -----------------------------------------------------------------------------------------------
 
-_DOMAIN: Final = re.compile(r"@((?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8})([^\W\d_]{2,24})(?![\w-])")
+_DOMAIN: Final = re.compile(r"(?:@|%40)((?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8})([^\W\d_]{2,24})(?![\w-])")
 _LOCAL: Final = "._%+-'"
 _FILES: Final = set_of(
     "png jpg jpeg gif svg webp ico css js mjs ts jsx tsx map py pyc so dll exe sh json yaml yml toml html htm xml "
@@ -45,7 +45,8 @@ def _email(text: str) -> Spans:
 
 # --- numbers --------------------------------------------------------------------------------------------------------
 
-_DIGITS: Final = re.compile(r"(?<![\w.])[0-9](?:[ -]?[0-9])*+")
+# Patterns begin with what they take, and look behind it: so `re` finds at once where to try them.
+_DIGITS: Final = re.compile(r"[0-9](?<![\w.].)(?:[ -]?[0-9])*+")
 _GROUP: Final = re.compile("[0-9]+")
 _GOES_ON: Final = re.compile(r"\w|\.[0-9]")
 _GROUPINGS: Final = frozenset(((4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3), (4, 4, 4, 1), (4, 5, 6), (4, 4, 5)))
@@ -74,7 +75,7 @@ def _card(text: str) -> Spans:
             place += 1
 
 
-_IBAN: Final = re.compile(r"(?<![A-Za-z0-9])([A-Z]{2})[0-9]{2}(?=((?:[ ]?[A-Z0-9]){11,30}+))")
+_IBAN: Final = re.compile(r"([A-Z]{2})(?<![A-Za-z0-9]..)[0-9]{2}(?=((?:[ ]?[A-Z0-9]){11,30}+))")
 
 
 def _iban(text: str) -> Spans:
@@ -97,27 +98,53 @@ def _iban(text: str) -> Spans:
             yield found.start(), end
 
 
-_SSN: Final = re.compile(r"(?<![\w.-])([0-9]{3})-([0-9]{2})-([0-9]{4})(?![\w-]|\.[0-9])")
+_SSN: Final = re.compile(r"[0-9](?<![\w.-].)([0-9]{2})-([0-9]{2})-([0-9]{4})(?![\w-]|\.[0-9])")
+_SSN_NAMED: Final = re.compile(
+    r"(?:ssn|social.security(?:.number|.no\.?)?)\W{0,5}(?:is\W{1,3})?([0-9]{3})[ -]?([0-9]{2})[ -]?([0-9]{4})(?!\w)",
+    re.I,
+)
 
 
 def _ssn(text: str) -> Spans:
     for found in _SSN.finditer(text):
-        if checks.social_security_number(found[1], found[2], found[3]):
+        if checks.social_security_number(text[found.start()] + found[1], found[2], found[3]):
             yield found.span()
+    if " " in text and ("SSN" in text or "ssn" in text or "ecurity" in text):
+        for found in _SSN_NAMED.finditer(text):
+            before = text[max(0, found.start() - 1) : found.start()]
+            if not before.isalpha() and checks.social_security_number(found[1], found[2], found[3]):
+                yield found.start(1), found.end(3)
 
 
 _PHONE: Final = re.compile(
-    r"(?<![\w+.-])(?:"
-    r"\+[1-9][0-9]{0,2}+[ .-]?(?:\([0-9]{1,4}\)[ .-]?)?[0-9](?:[ ./-]?[0-9]){4,12}+(?![\w])"
-    r"|(?:\+?1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([.-]))[0-9]{3}(?(1)\1|[ .-])[0-9]{4}(?![\w-]|\.[0-9])"
+    r"[+(1-9](?<![\w+.-].)(?:"
+    r"(?<=\+)[1-9][0-9]{0,2}+[ .-]?(?:\([0-9]{1,4}\)[ .-]?)?[0-9](?:[ ./-]?[0-9]){4,12}+(?!\w)"
+    r"|(?:(?<=\+)1[ .-]\(?|(?<=1)[ .-]\(?|(?<=\()|(?<=[2-9]))(?:(?<=[2-9])|[2-9])[0-9]{2}(?:(\) ?)|([.-]))"
+    r"[0-9]{3}(?(2)\2|[ .-])[0-9]{4}(?![\w-]|\.[0-9])"
     r")"
 )
+_PHONE_NAMED: Final = re.compile(
+    r"(?:phone|mobile|cell|tel|téléphone|telefon|telefono|telefax|fax|handy|whatsapp)"
+    r"(?:[ _-]?(?:number|no|nr|nummer))?\.?\\{0,7}[\"']?[^\S\n]{0,3}+[:=]?[^\S\n]{0,3}+\\{0,7}[\"']?"
+    r"(\(?[0-9](?:[ ()./-]{0,2}[0-9]){6,14}+)(?![\w-]|\.[0-9])",
+    re.I,
+)
+_PHONE_SPACED: Final = re.compile(r"[2-9](?<![\w+.-].)[0-9]{2} [2-9][0-9]{2} [0-9]{4}(?![\w-]|\.[0-9]| [0-9])")
+_CALLS: Final = ("call", "Call", "ring", "Ring", "dial", "reach", "text me", "sms", "SMS", "phone", "Phone")
+_PHONES: Final = ("phon", "obile", "ell", "Tel", "tel", "ax", "andy", "app", "PHON", "TEL")
 
 
 def _phone(text: str) -> Spans:
     for found in _PHONE.finditer(text):
         digits = sum(map(str.isdigit, found[0]))
         if found[0][0] != "+" or 8 <= digits <= 15:
+            yield found.span()
+    if any(stem in text for stem in _PHONES):
+        for found in _PHONE_NAMED.finditer(text):
+            if not text[max(0, found.start() - 1) : found.start()].isalpha() or text[found.start()].isupper():
+                yield found.span(1)
+    if " " in text and any(word in text for word in _CALLS):
+        for found in _PHONE_SPACED.finditer(text):
             yield found.span()
 
 
@@ -127,6 +154,8 @@ _JWT: Final = re.compile(r"(?<![A-Za-z0-9_-])(eyJ[A-Za-z0-9_-]{8,}+)\.[A-Za-z0-9
 
 
 def _jwt(text: str) -> Spans:
+    if "eyJ" not in text:
+        return
     for found in _JWT.finditer(text):
         if checks.jwt_header(found[1]):
             yield found.span()
@@ -152,7 +181,7 @@ def _pem(text: str) -> Spans:
         yield found.start(), done
 
 
-_USER_INFO: Final = re.compile(r"://([^\s/?#\"'<>\\]++)")
+_USER_INFO: Final = re.compile(r"://((?:[^\s/?#:@\"'<>\\]{0,64}+:[^\s/\"'<>\\@]{1,64}+@)?[^\s/?#\"'<>\\]*+)")
 
 
 def _url(text: str) -> Spans:
@@ -167,36 +196,67 @@ def _url(text: str) -> Spans:
         yield found.start(1), found.start(1) + len(user)
 
 
+_RUN: Final = re.compile(r"[A-Za-z0-9_.:/+=~$-]{20,}+")
+_DIGIT: Final = re.compile("[0-9]")
 _KEYS: Final = re.compile(
-    r"(?<![A-Za-z0-9])(?:"
+    r"(?:(?<![A-Za-z0-9])|(?<=%[2-3][0-9A-F]))(?:"
     r"(?:(?P<loose>sk-(?:proj-|svcacct-|admin-|ant-(?:api|admin)[0-9]{2}-|or-v1-|lf-)?[A-Za-z0-9_-]{20,}+"
-    r"|(?:glpat|gldt|glrt|glsoat|glcbt|xox[abeoprs]|xapp|pplx|xai|npg|key)-[A-Za-z0-9-][A-Za-z0-9_-]{18,}+"
-    r"|(?:npm|hf|gsk|r8|nvapi|sbp|ntn|figd|glsa|glc|lsv2_[a-z]{2}|lin_api|dckr_pat|dckr_oat|do[opr]_v1"
+    r"|(?:glpat|gldt|glrt|glsoat|glcbt|xox[abeoprs]|xapp|pplx|xai|npg|key|nvapi|tskey|rubygems)-[A-Za-z0-9-][A-Za-z0-9_-]{18,}+"
+    r"|(?:npm|hf|gsk|r8|sbp|ntn|figd|glsa|glc|lsv2_[a-z]{2}|lin_api|dckr_pat|dckr_oat|do[opr]_v1|rubygems|ops|fm[12]"
     r"|secret|shpat|shpss|shpca|shppa|pscale_(?:pw|tkn|oauth)|sntry[su]|vercel|whsec|[sr]k_(?:live|test)"
-    r"|gh[opsur]|github_pat)_[A-Za-z0-9_=-]{20,}+)"
-    r"|(?:hvs|hvb|dp\.(?:pt|st|sa|ct)|ya29|SG)\.[A-Za-z0-9_.-]{20,}+"
+    r"|gh[opsur]|github_pat|sq[apu]|sess|re|phc|phx|apify_api|tvly|e2b|lf[sp]k|cal_live)_[A-Za-z0-9_=/+-]{20,}+)"
+    r"|(?:hvs|hvb|dp\.(?:pt|st|sa|ct)|ya29|SG|sl)\.[A-Za-z0-9_.-]{20,}+"
     r"|pypi-AgE[A-Za-z0-9_-]{30,}+"
     r"|sq0(?:atp|csp|idp)-[A-Za-z0-9_-]{22,}+"
     r"|GOCSPX-[A-Za-z0-9_-]{20,}+"
     r"|NRAK-[A-Z0-9]{27}"
-    r"|ATATT3[A-Za-z0-9_=-]{40,}+"
-    r"|dapi[0-9a-f]{32}|SK[0-9a-f]{32}"
+    r"|ATATT3[A-Za-z0-9_=-]{40,}+|ATBB[A-Za-z0-9]{32}"
+    r"|dapi[0-9a-f]{32}|SK[0-9a-f]{32}|[0-9a-f]{32}-us[0-9]{1,2}"  # Databricks, Twilio, Mailchimp
     r"|AIza[A-Za-z0-9_-]{35}"
-    r"|(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7][A-Z0-9]{15}"
-    r"|[0-9]{8,10}:AA[A-Za-z0-9_-]{33}"  # Telegram
+    r"|(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}"
+    r"|(?:bot)?[0-9]{8,10}:AA[A-Za-z0-9_-]{33}"  # Telegram
+    r"|[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}"  # Discord
+    r"|[A-Za-z0-9_-]{11,22}:APA91b[A-Za-z0-9_-]{60,}+"  # Firebase
+    r"|[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{60,}+"
+    r"|pat[A-Za-z0-9]{14}\.[0-9a-f]{64}"  # Airtable
+    r"|EAA[A-Za-z][A-Za-z0-9_-]{55,}+|IGQV[A-Za-z0-9_-]{60,}+"  # Meta and Square
+    r"|AAAAAAAAAAAAAAAAAAAAA[A-Za-z0-9_-]{30,}+"  # X
+    r"|access_token\$(?:production|sandbox)\$[0-9a-z]{16}\$[0-9a-f]{32}"
+    r"|cio[A-Za-z0-9]{32}|oy2[a-z0-9]{43}|AGE-SECRET-KEY-1[A-Z0-9]{58}|SWMTKN-1-[a-z0-9-]{50,}+"
+    r"|[sp]k\.eyJ[A-Za-z0-9_-]{40,}+\.[A-Za-z0-9_-]{20,}+"  # Mapbox
+    r"|pbkdf2_sha(?:1|256|512)\$[0-9]{1,9}\$[A-Za-z0-9]{1,64}\$[A-Za-z0-9+/=]{20,}+"
     r")(?![A-Za-z0-9])"
     r"|https://hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9_/+-]{20,}+"
     r"|https://(?:\w{1,20}\.)?discord(?:app)?\.com/api/webhooks/[0-9]{15,20}/[A-Za-z0-9_-]{20,}+"
+    r"|\$2[abxy]\$[0-9]{2}\$[A-Za-z0-9./]{53}"
+    r"|\$[156y]\$[^\s\"'$]{1,64}\$[A-Za-z0-9./]{22,}+"
     r")"
 )
-_BEARER: Final = re.compile(r"(?<![A-Za-z0-9])(?:bearer|basic)\s{1,3}([A-Za-z0-9+/._~=-]{16,}+)", re.IGNORECASE)
+_PASSWORD_HASH: Final = re.compile(
+    r"\$argon2(?:id|i|d)\$v=[0-9]{1,3}\$m=[0-9]{1,9},t=[0-9]{1,5},p=[0-9]{1,4}\$[A-Za-z0-9+/]{8,}+\$[A-Za-z0-9+/]{16,}+"
+)
+_SMTP: Final = re.compile(r"AUTH (?:PLAIN|LOGIN) ([A-Za-z0-9+/]{8,}+={0,2})")
+_UNSEAL: Final = re.compile(r"Unseal Key [0-9]{1,2}: ([A-Za-z0-9+/=]{20,}+)")
+_BEARER: Final = re.compile(r"(?<![A-Za-z0-9])(?:bearer|basic)[^\S\n]{1,3}([A-Za-z0-9+/._~=-]{16,}+)", re.IGNORECASE)
 
 
 def _key(text: str) -> Spans:
-    for found in _KEYS.finditer(text):
-        given = found["loose"]
-        if given is None or checks.random_looking(given[4:]):
+    for run in _RUN.finditer(text):
+        if _DIGIT.search(text, run.start(), run.end()) is None:
+            continue
+        for found in _KEYS.finditer(text, run.start(), run.end()):
+            given = found["loose"]
+            if given is None or checks.random_looking(given[4:]):
+                yield found.span()
+    if "$argon2" in text:
+        for found in _PASSWORD_HASH.finditer(text):
             yield found.span()
+    if "Unseal Key" in text:
+        for found in _UNSEAL.finditer(text):
+            yield found.span(1)
+    if "AUTH " in text:
+        for found in _SMTP.finditer(text):
+            yield found.span(1)
     if "earer" in text or "asic" in text or "EARER" in text:
         for found in _BEARER.finditer(text):
             if checks.random_looking(found[1]):
