@@ -255,6 +255,12 @@ class Service:
         until(is_over, f"{records} {lane} at an end")
         return self.tally(lane)
 
+    def end(self) -> None:
+        """Let it end by itself, which sends its roll-ups."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        assert self._process.wait(60) == 0, self.err
+
     def kill(self) -> None:
         """End it at once; its spool stays."""
         self._process.kill()

@@ -108,7 +108,9 @@ def held(reader: Reader, enough: Callable[[Held], bool], what: str) -> Held:
         now = Held(reader)
         return now if enough(now) else None
 
-    return until(found, what)
+    now = until(found, what)
+    assert now is not None
+    return now
 
 
 class TestTheBroker:
