@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,52 @@ def test_the_tail_keeps_what_matters_and_the_recorder_its_logs(launch: Launch, b
     ]
     assert {log.attributes["weir.sample.weight"] for log in held} == {0.0}
     assert {20, 70} <= set(failed)
+
+
+def test_what_the_tail_holds_goes_out_at_sigterm(launch: Launch, backend: Backend) -> None:
+    """Most services end by it, with requests that have not ended."""
+    program = """
+        import os, signal, time
+        from opentelemetry import trace
+        root = trace.get_tracer("app").start_span("request")
+        trace.get_tracer("app").start_span("query", trace.set_span_in_context(root)).end()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    """
+    ended = launch(
+        program, OTEL_EXPORTER_OTLP_ENDPOINT=backend.endpoint, WEIR_TRACE_TAIL="true", WEIR_TRACE_TAIL_RATE="1"
+    )
+    assert (ended.code, ended.err) == (-signal.SIGTERM, "")
+    assert [span.name for span in backend.spans] == ["query"]
+
+
+def test_the_sampler_follows_its_policy(launch: Launch, tmp_path: Path) -> None:
+    """In the stock SDK, too, where there is nothing else of Weir."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("traces: {rate: 0}")
+    program = f"""
+        import time
+        from pathlib import Path
+        from opentelemetry import trace
+        from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+        _OTelSDKConfigurator().configure()
+        begun = lambda: trace.get_tracer("app").start_span("GET /cart").is_recording()
+        print(begun())
+        Path({str(policy)!r}).write_text("traces: {{rate: 1}}")
+        until = time.monotonic() + 60
+        while not begun() and time.monotonic() < until:
+            time.sleep(0.05)
+        print(begun())
+    """
+    ended = launch.plain(
+        program,
+        OTEL_TRACES_SAMPLER="weir",
+        OTEL_TRACES_SAMPLER_ARG=str(policy),
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_METRICS_EXPORTER="none",
+        OTEL_LOGS_EXPORTER="none",
+    )
+    assert (ended.code, ended.out, ended.err) == (0, "False\nTrue\n", "")
 
 
 def test_a_bad_argument_is_told_and_everything_is_kept(launch: Launch, backend: Backend) -> None:

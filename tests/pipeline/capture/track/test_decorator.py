@@ -12,6 +12,7 @@ import importlib
 import inspect
 import json
 import pickle
+import random
 import subprocess
 import sys
 import typing
@@ -27,6 +28,8 @@ import pydantic
 import pytest
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
+from opentelemetry import trace as trace_api
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import otelweir
 from otelweir.errors import ConfigError
@@ -503,6 +506,21 @@ class TestASample:
         assert 50 < len(spans("above")) < 150
         assert len(spans("below")) == len(spans("above"))
         assert {(span.attributes or {})["weir.track.sample"] for span in spans("above")} == {0.5}
+
+    def test_keeps_its_share_of_what_a_sampler_kept(self, spans: Spans) -> None:
+        """The sampler keeps traces by their randomness; to look at the same again would keep none of them, or all."""
+
+        @otelweir.track(name="part", sample=0.5)
+        def tracked() -> None: ...
+
+        chance = random.Random(3)
+        kept = 400
+        for _ in range(kept):
+            trace_id = chance.getrandbits(64) << 64 | (2**56 - 1 - chance.getrandbits(53))
+            context = SpanContext(trace_id, 1, True, TraceFlags(TraceFlags.SAMPLED))
+            with trace_api.use_span(NonRecordingSpan(context)):
+                tracked()
+        assert 0.4 * kept < len(spans("part")) < 0.6 * kept
 
     def test_of_none_or_all(self, spans: Spans) -> None:
         otelweir.track(sample=0)(len)("")

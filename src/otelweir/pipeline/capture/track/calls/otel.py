@@ -275,8 +275,13 @@ def _chosen(rate: float, context: Context | None) -> bool:
     if rate >= 1 or (parent.is_valid and not parent.trace_flags & TraceFlags.SAMPLED):
         return True  # the sampler will say no
     if parent.is_valid:
-        return (parent.trace_id & (2**56 - 1)) < rate * 2**56
+        # Not by the randomness itself: a sampler has looked at that, and what it kept is alike.
+        return ((parent.trace_id & (2**56 - 1)) * _SCATTER & (2**64 - 1)) < rate * 2**64
     return random.random() < rate  # noqa: S311 - no secret
+
+
+_SCATTER: Final = 0x9E3779B97F4A7C15
+"""An odd number near 2**64 divided by the golden ratio: its multiples are spread evenly (Knuth, 6.4)."""
 
 
 def _not_recording(context: Context | None) -> NonRecordingSpan:
