@@ -6,7 +6,7 @@
     python examples/anthropic_chat.py
 
 Without ANTHROPIC_API_KEY a provider on this machine answers, so it runs offline. The root of the trace has the cost of
-both calls.
+both calls; what came from the cache costs a tenth.
 """
 
 import os
@@ -19,11 +19,15 @@ from opentelemetry import trace
 import otelweir
 from otelweir.demo.provider import ModelProvider, Reply, ToolCall
 
+# What was asked is put into the provider's cache by the first call, and comes from there at the second.
+FIRST = {"input_tokens": 40, "output_tokens": 30, "cache_creation_input_tokens": 1500, "cache_read_input_tokens": 0}
+SECOND = {"input_tokens": 90, "output_tokens": 15, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 1500}
 REPLIES = [
-    Reply("Let me look.", tools=(ToolCall("water_level", {"river": "Isar"}),)),
-    Reply("The Isar stands at 132 cm: the weir can stay open."),
+    Reply("Let me look.", tools=(ToolCall("water_level", {"river": "Isar"}),), usage=FIRST),
+    Reply("The Isar stands at 132 cm: the weir can stay open.", usage=SECOND),
 ]
 TOOL: ToolParam = {
+    "cache_control": {"type": "ephemeral"},
     "name": "water_level",
     "description": "The level of a river, in centimetres.",
     "input_schema": {"type": "object", "properties": {"river": {"type": "string"}}, "required": ["river"]},
