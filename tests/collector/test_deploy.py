@@ -24,6 +24,7 @@ import yaml
 from tests.collector.conftest import CONFIG, OTELCOL, ROOT, WAIT_S, Collector, Service, until
 
 from otelweir.pipeline.spool.inspect import look, processes_in
+from otelweir.pipeline.spool.settings import SpoolSettings
 from otelweir.testing import Backend
 
 if TYPE_CHECKING:
@@ -178,6 +179,25 @@ class TestKubernetes:
         assert collector["restartPolicy"] == drain["restartPolicy"] == "Always"
         assert collector["startupProbe"]["httpGet"]["port"] == 13133
         assert "readinessProbe" not in collector
+
+    def test_the_queue_has_room(self) -> None:
+        """On disk, three signals can take nine times what one queue may hold: see the README of collector-config."""
+
+        def default(file: str, variable: str) -> int:
+            (found,) = set(re.findall(rf"\$\{{env:{variable}:-(\d+)\}}", (CONFIG / file).read_text()))
+            return int(found)
+
+        (deployment,) = documents("sidecar.yaml")
+        sizes = {
+            volume["name"]: volume["emptyDir"].get("sizeLimit", "0Gi")
+            for volume in deployment["spec"]["template"]["spec"]["volumes"]
+            if "emptyDir" in volume
+        }
+        assert int(sizes["queue"].removesuffix("Gi")) * 2**30 >= 9 * default("sidecar.yaml", "SIDECAR_QUEUE_BYTES")
+        assert int(sizes["spool"].removesuffix("Gi")) * 2**30 >= 2 * SpoolSettings().spool_max_bytes
+        (claim,) = documents("gateway.yaml")[-1]["spec"]["volumeClaimTemplates"]
+        size = claim["spec"]["resources"]["requests"]["storage"]
+        assert int(size.removesuffix("Gi")) * 2**30 >= 9 * default("gateway.yaml", "GATEWAY_QUEUE_BYTES")
 
     def test_who_drains_is_who_wrote(self) -> None:
         """The spool's folders are for their owner only."""
