@@ -529,7 +529,8 @@ class Redactor:
     def __init__(self, plan: Plan | None = None, detector: Detector | None = None) -> None:
         self.plan = plan or Plan()
         self._counts: dict[tuple[str, Lane], int] = {}
-        self._lock = threading.Lock()
+        # Reentrant: the end of an abandoned stream, or a signal's handler, may come in between in the same thread.
+        self._lock = threading.RLock()
         self._scrubbers = {lane: Scrubber(self.plan, self._counter(lane), detector) for lane in LANES}
         self._warn(self.plan)
         if hasattr(os, "register_at_fork"):
@@ -567,7 +568,7 @@ class Redactor:
         return count
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._counts = {}
 
     @staticmethod

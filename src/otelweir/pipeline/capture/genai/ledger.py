@@ -74,14 +74,15 @@ class Ledger:
         self._live: dict[int, Live] = {}
         self._roots: dict[int, Totals] = {}
         self._recent: deque[Seen] = deque(maxlen=_RECENT)
-        self._lock = threading.Lock()
+        # Reentrant: the end of an abandoned stream, or a signal's handler, may come in between in the same thread.
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"<Ledger {len(self._live)} spans live in {len(self._roots)} traces>"
 
     def after_fork(self) -> None:
         """In the child: another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def begin(self, trace: int, span: int, parent: int | None) -> Live:
         """A span began.
@@ -126,7 +127,7 @@ class Ledger:
         if live is None:
             return None
         with self._lock:
-            for earlier in self._recent:
+            for earlier in tuple(self._recent):
                 if _same(earlier, seen):
                     if not (earlier.response and seen.response):
                         # Without an id it may be any of several that are alike: each is met once.
@@ -225,14 +226,14 @@ class Budget:
         self.windows = 0
         self._clock = clock
         self._until = float("-inf")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"<Budget {self.spent:g} of {self.limit:g}>"
 
     def after_fork(self) -> None:
         """In the child: it has a budget of its own."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._until = float("-inf")
 
     def spend(self, amount: float) -> bool:
