@@ -6,8 +6,8 @@ A Markdown file says where a table goes::
     <!-- end -->
 
 The blocks are `settings` (of all sections, or of those named), `otel-defaults`, `resource-variables`,
-`resource-platforms` and `metrics` (of those whose name begins so). A test compares the files with what this would
-write.
+`resource-platforms`, `metrics` (of those whose name begins so) and `collector` (the variables of these configurations).
+A test compares the files with what this would write.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
+
+import yaml
 
 from otelweir import settings
 from otelweir.distro.defaults import OTEL_DEFAULTS
@@ -28,6 +30,7 @@ from otelweir.variables import documentation, shown, variables
 ROOT: Final = Path(__file__).resolve().parents[1]
 COMMAND: Final = "uv run python docs/generate.py"
 _BLOCK: Final = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_ENVIRONMENT: Final = re.compile(r"\$\{env:([A-Z0-9_]+)(?::-(.*?))?\}(?:$|[^}])", re.DOTALL)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -95,6 +98,38 @@ def metrics_table(beginning: str) -> str:
     )
 
 
+def collector_variables(*files: str) -> str:
+    """The variables of configurations in `collector-config/`, with what each sets."""
+    found: dict[str, tuple[str, list[str]]] = {}
+
+    def walk(node: yaml.Node, path: str, seen: set[int]) -> None:
+        if id(node) in seen:  # an alias: said where its anchor is
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                walk(value, f"{path}.{key.value}" if path else key.value, seen)
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                walk(item, path, seen)
+        else:
+            for name, default in re.findall(
+                r"\$\{env:([A-Z0-9_]+)(?::-(.*?))?\}(?:$|[^}])", node.value + " ", re.DOTALL
+            ):
+                places = found.setdefault(name, (default, []))[1]
+                if path not in places:
+                    places.append(path)
+
+    for file in files:
+        if (document := yaml.compose((ROOT / "collector-config" / file).read_text(encoding="utf-8"))) is not None:
+            walk(document, "", set())
+    rows = [
+        [f"`{name}`", f"`{' '.join(default.split())}`" if default else "", _names(places)]
+        for name, (default, places) in sorted(found.items())
+    ]
+    return table(["Variable", "Default", "Sets"], rows)
+
+
 def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
@@ -105,6 +140,7 @@ BLOCKS: Final[Mapping[str, Callable[..., str]]] = {
     "resource-variables": resource_variables,
     "resource-platforms": resource_platforms,
     "metrics": metrics_table,
+    "collector": collector_variables,
 }
 
 
@@ -120,7 +156,12 @@ def filled(text: str) -> str:
 
 def pages() -> list[Path]:
     """The Markdown files that have blocks."""
-    found = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")]
+    found = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("src/**/*.md"),
+        *ROOT.glob("collector-config/*.md"),
+    ]
     return sorted(path for path in found if _BLOCK.search(path.read_text(encoding="utf-8")))
 
 

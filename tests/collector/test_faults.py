@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from tests.collector.conftest import WAIT_S, until
 from tests.collector.test_way import arrived, bodies, names, newest, orders
 
@@ -116,6 +122,40 @@ class TestAFullQueue:
         for lane in ("logs", "traces"):
             tally = shop.delivers(lane, 1000)
             assert (tally.delivered, tally.lost) == (1000, {})
+
+    def test_goes_on_when_senders_give_up(self, collector: Start, backend: Backend) -> None:
+        """A queue that blocks stands still for ever, sooner or later, when those who wait go away."""
+        sidecar = collector(
+            "sidecar.yaml", "SIDECAR", EXPORT_ENDPOINT=backend.endpoint, QUEUE_BYTES="60000", BATCH_BYTES="10000"
+        )
+        until_s = time.monotonic() + 2
+
+        def hurry(wait_s: float) -> None:
+            while time.monotonic() < until_s:
+                with suppress(OSError):
+                    post(sidecar.http, "hurry", 50, wait_s)
+
+        senders = [threading.Thread(target=hurry, args=(0.005 * n,)) for n in range(1, 11)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        until(lambda: post(sidecar.http, "patient", 1, 30) == 200, "it takes one more")
+        backend.wait_for(lambda: any(log.body == "patient" for log in backend.logs), WAIT_S)
+
+
+def post(port: int, body: str, records: int, wait_s: float) -> int:
+    """Send records by hand, waiting no longer than that for the answer; its status."""
+    request = ExportLogsServiceRequest()
+    logs = request.resource_logs.add().scope_logs.add().log_records
+    for _ in range(records):
+        logs.add(attributes=[KeyValue(key="filling", value=AnyValue(string_value="x" * 200))]).body.string_value = body
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=wait_s)
+    try:
+        connection.request("POST", "/v1/logs", request.SerializeToString(), {"Content-Type": "application/x-protobuf"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 class TestTooMuchAtOnce:
