@@ -453,6 +453,12 @@ class TestSpares:
             spool.sync()
             kept += 1
         assert kept > 40
+        # But when the next file is soon needed, room is made for it by who calls `sync`, not by who appends.
+        for _ in range(200):
+            before = len(told.losses)
+            add(spool, b"x" * 1000)
+            assert len(told.losses) == before
+            spool.sync()
         assert spool.disk_bytes() == sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 65536
 
 

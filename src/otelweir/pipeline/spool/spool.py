@@ -73,6 +73,9 @@ _SLICE: Final = 256
 _SPARE_FROM: Final = 0.25
 """How full a file is when the next one is made."""
 
+_ROOM_FROM: Final = 0.5
+"""How full a file is when room is made for the next one, if the quota leaves none."""
+
 _MAX_SPARES: Final = 2
 _SPARE_FOR_S: Final = 60.0
 """How long a spare file is kept that nobody needs."""
@@ -1026,15 +1029,25 @@ class Spool:
                 wanted = min(_MAX_SPARES, max(changes, active is not None and active.used >= _SPARE_FROM)) - len(spares)
                 if active is None or active.path is None or not self._mapped:
                     wanted = 0
+                soon = changes > 1 or (active is not None and active.used >= _ROOM_FROM)
             for _ in range(wanted):
-                if not self._make_spare(lane, active):
+                if not self._make_spare(lane, active, soon=soon):
                     return
 
-    def _make_spare(self, lane: Lane, active: Segment | None) -> bool:
+    def _make_spare(self, lane: Lane, active: Segment | None, *, soon: bool) -> bool:
         size, home = self._segment_bytes, self._home
-        # It must not be the reason why records go.
-        if home is None or self._over_quota(2 * size) or self._short_of_disk(2 * size):
+        if home is None or self._short_of_disk(2 * size):
             return False
+        if obstacle := self._over_quota(2 * size):
+            # It must not be the reason why records go; but those that would go in a moment better go here than while
+            # somebody waits for it.
+            if not soon or self._when_full != "drop_oldest":
+                return False
+            with self._lock, self._at_work():
+                made = self._make_room(urgent=False, on_disk=True)
+            if made:
+                self._problem(errors.SPOOL_FULL, obstacle)
+            return made
         try:
             spare = Segment.create(home, lane, size, next(self._numbers), self._clock(), mapped=True)
         except (OSError, NotImplementedError):
