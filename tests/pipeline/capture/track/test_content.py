@@ -319,6 +319,46 @@ class TestAttachments:
         assert mime_type(b"??", "a.unheard") == "application/octet-stream"
 
 
+def test_tensors_are_told_without_being_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch is too large to be installed for tests; what is asked of a tensor is what its documentation has."""
+
+    class Device:
+        def __init__(self, kind: str) -> None:
+            self.type = kind
+
+        def __str__(self) -> str:
+            return f"{self.type}:0"
+
+    class Tensor:
+        __module__ = "torch"
+
+        def __init__(self, array: Any, device: str) -> None:
+            self._array = array
+            self.dtype, self.shape, self.device = array.dtype, array.shape, Device(device)
+
+        def numel(self) -> int:
+            return int(self._array.size)
+
+        def detach(self) -> Tensor:
+            assert self.device.type == "cpu", "it would have to be fetched"
+            return self
+
+        def tolist(self) -> Any:
+            assert self.numel() <= 16, "it is too large to be shown"
+            return self._array.tolist()
+
+    torch = types.ModuleType("torch")
+    torch.Tensor = Tensor  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    small, large = numpy.ones((1, 2), "float32"), numpy.ones((100, 100), "float32")
+    told = {"type": "Tensor", "dtype": "float32", "device": "cpu:0"}
+    assert [shown(Tensor(small, "cpu")), shown(Tensor(large, "cpu")), shown(Tensor(small, "cuda"))] == [
+        {**told, "shape": [1, 2], "values": [[1.0, 1.0]]},
+        {**told, "shape": [100, 100]},
+        {**told, "shape": [1, 2], "device": "cuda:0"},
+    ]
+
+
 def test_what_leads_to_all_of_an_application_is_told_by_its_type() -> None:
     """A request has its application, and that its routes and settings."""
     request = Request({"type": "http", "app": FastAPI(), "headers": [(b"authorization", b"hush")]})
