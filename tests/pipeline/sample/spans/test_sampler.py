@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,11 @@ class TestByName:
         sampler("https://me:hush@example.com/policy.yaml")
         sampler("rate=https://me:hush@example.com")
         assert "OTEL_TRACES_SAMPLER_ARG=" in caplog.text and "hush" not in caplog.text
+
+    @pytest.mark.parametrize("group", ["opentelemetry_traces_sampler", "opentelemetry_sampler"])
+    def test_the_sdk_and_declarative_configuration_find_it(self, group: str) -> None:
+        (found,) = entry_points(group=group, name="weir")
+        assert found.load() is sampler
 
     def test_without_an_argument_it_reads_the_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Declarative configuration gives none."""

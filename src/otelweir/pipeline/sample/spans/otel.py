@@ -90,7 +90,8 @@ class WeirSampler(Sampler):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         parent = get_current_span(parent_context).get_span_context()
-        if parent.is_valid and not (self._ignore_remote and parent.is_remote):
+        begun = parent.is_valid
+        if begun and not (self._ignore_remote and parent.is_remote):
             if not parent.trace_flags & _SAMPLED:
                 return SamplingResult(_DROP, None, parent.trace_state)
             state = parent.trace_state
@@ -98,13 +99,13 @@ class WeirSampler(Sampler):
                 state = _consistent(state, trace_id)
             return SamplingResult(_KEEP, attributes, state)
         try:
-            if parent.is_valid:
+            if begun:
                 return self._anew(parent, trace_id, name, kind, attributes)
             said = _KINDS[kind] if self._asks_kind else "internal"
             decided = self._head.decide(name, said, attributes, trace_id & MASK)
         except Exception as error:  # noqa: BLE001 - our bug must not become the host's
             errors.warn(errors.TRACE_SAMPLE_FAILED, f"{type(error).__name__}: {error}", exc_info=error)
-            return SamplingResult(_KEEP, attributes, parent.trace_state if parent.is_valid else None)
+            return SamplingResult(_KEEP, attributes, parent.trace_state if begun else None)
         if decided is None:
             return SamplingResult(_DROP)
         return SamplingResult(_KEEP, attributes, decided)
