@@ -60,6 +60,7 @@ async def test_a_call_is_one_span_and_costs_once(
     (call,) = sdk.calls
     cost = (call.attributes or {})["weir.cost.amount"]
     assert cost
+    assert "weir.cost.incomplete" not in (call.attributes or {})
     assert sdk.metric("weir.genai.cost") == {("openai", "gpt-4o-mini", "chat"): pytest.approx(cost)}
 
 

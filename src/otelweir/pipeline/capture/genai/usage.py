@@ -180,6 +180,6 @@ def are_final(attributes: Mapping[str, Any], *, by_client: bool) -> bool:
     """
     if any(name in attributes for name in (*_NAMES["input"], *_NAMES["output"])):
         return attributes.get(REQUEST_STREAM) is not True or bool(attributes.get(FINISH))
-    if any(name in attributes for name in (RESPONSE_ID, RESPONSE_MODEL, FIRST_CHUNK_S)):
+    if RESPONSE_ID in attributes or RESPONSE_MODEL in attributes:
         return False
-    return not by_client or ERROR in attributes
+    return not by_client or (ERROR in attributes and FIRST_CHUNK_S not in attributes)
