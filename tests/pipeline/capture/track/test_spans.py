@@ -459,7 +459,7 @@ class TestWhateverIsSaid:
     def test_a_score_that_is_no_number_is_told(self, spans: Spans, caplog: pytest.LogCaptureFixture) -> None:
         with otelweir.span("s") as span:
             span.score("relevance", "good")  # type: ignore[arg-type]
-        assert "WEIR-TRACK-002: value='good' of the score 'relevance' is not a number" in caplog.text
+        assert "WEIR-TRACK-002: the value of the score 'relevance' is no number: str" in caplog.text
 
     def test_a_parent_may_be_anybodys(self, spans: Spans, tracer: trace_api.Tracer) -> None:
         theirs = tracer.start_span("theirs")

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from opentelemetry import trace as trace_api
 from opentelemetry._logs import LogRecord, SeverityNumber, get_logger
@@ -355,7 +355,9 @@ class Span:
             what = text_of(name) or ""
             found: dict[str, AnyValue] = {"gen_ai.evaluation.name": what}
             if value is not None and (number := _number(value)) is None:
-                errors.warn(errors.BAD_ARGUMENT, f"value={text_of(value)!r} of the score {what!r} is not a number")
+                errors.warn(
+                    errors.BAD_ARGUMENT, f"the value of the score {what!r} is no number: {type(value).__name__}"
+                )
             elif value is not None:
                 found["gen_ai.evaluation.score.value"] = number
                 if span.is_recording():
@@ -447,7 +449,7 @@ _KIND_OF_OPERATION: Final[Mapping[str, Kind]] = {
 def span(
     name: str,
     *,
-    kind: Kind | None = None,
+    kind: Kind | Literal["plain"] | None = None,
     tags: Iterable[object] | str | None = None,
     metadata: Mapping[str, object] | None = None,
     attributes: Mapping[str, Any] | None = None,
@@ -486,7 +488,7 @@ def _check(attributes: object) -> None:
 def trace(
     name: str,
     *,
-    kind: Kind | None = None,
+    kind: Kind | Literal["plain"] | None = None,
     session: object = None,
     user: object = None,
     tags: Iterable[object] | str | None = None,

@@ -13,7 +13,7 @@ import inspect
 import sys
 import types
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Mapping
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 import wrapt
 
@@ -35,7 +35,7 @@ def track(target: F, /) -> F: ...
 def track(
     *,
     name: str | None = None,
-    kind: Kind | None = None,
+    kind: Kind | Literal["plain"] | None = None,
     capture_input: bool | Callable[[dict[str, Any]], object] = True,
     capture_output: bool | Callable[[Any], object] = True,
     ignore: Collection[str] = (),
@@ -77,7 +77,7 @@ def track(target: Any = None, /, **options: Any) -> Any:
 
 def _checked(
     name: str | None = None,
-    kind: Kind | None = None,
+    kind: Kind | Literal["plain"] | None = None,
     capture_input: bool | Callable[[dict[str, Any]], object] = True,
     capture_output: bool | Callable[[Any], object] = True,
     ignore: Collection[str] = (),
