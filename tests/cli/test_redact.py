@@ -51,6 +51,19 @@ def test_standard_input(file: str) -> None:
     assert "1 of 1 lines" in run("-", given="token=abc123\n").output
 
 
+def test_nothing_to_hide_as_json(tmp_path: Path) -> None:
+    (tmp_path / "x.log").write_text("all is well\n")
+    found = json.loads(run(str(tmp_path / "x.log"), "--json").output)
+    assert (found["findings"], found["lines"], found["rules"]) == ([], 1, {})
+
+
+def test_what_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(bytes(range(256)) * 100 + b"\n\xff\xfe token=abc123 \0\x1b[31m\n")
+    found = run(str(tmp_path / "x.bin"), "--all")
+    assert found.exit_code == 0
+    assert "token=[redacted:name]" in found.output and "\x1b" not in found.output
+
+
 def test_nothing_to_hide(tmp_path: Path) -> None:
     (tmp_path / "x.log").write_text("all is well\n")
     assert run(str(tmp_path / "x.log")).output == "Nothing would be hidden in 1 lines.\n"

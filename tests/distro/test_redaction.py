@@ -216,3 +216,28 @@ def test_a_reader_that_is_asked_gets_none(launch: Launch, tmp_path: Path) -> Non
     assert done.code == 0, done.err
     assert "zq7secret" not in done.out
     assert '"user": "[redacted:email]"' in done.out and '"route": "/"' in done.out
+
+
+def test_another_policy_holds_without_a_restart(launch: Launch, backend: Backend, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"redact": {"allow": "*@example.org"}}')
+    service = f"""
+        import gc, logging, pathlib, time
+        from otelweir.pipeline.redact.redactor import Redactor
+        log = logging.getLogger("shop")
+        log.warning("first to zq7secret@example.org")
+        pathlib.Path({str(policy)!r}).write_text('{{"redact": {{"action": "drop", "keys": ["customer_code"]}}}}')
+        until = time.monotonic() + 40
+        while time.monotonic() < until:
+            log.warning("then to zq8secret@example.org.", extra={{"customer_code": "c7"}})
+            time.sleep(0.2)
+            if any(one.of("logs").plan.action == "drop" for one in gc.get_objects() if isinstance(one, Redactor)):
+                break
+        log.warning("last to zq9secret@example.org.", extra={{"customer_code": "c8"}})
+    """
+    done = launch(service, **environ(backend, tmp_path, WEIR_POLICY_FILE=str(policy), WEIR_POLICY_REFRESH="1s"))
+    assert done.code == 0, done.err
+    bodies = [log.body for log in backend.logs if log.scope == "shop"]
+    assert bodies[0] == "first to zq7secret@example.org"
+    assert bodies[-1] == "last to ."
+    assert [log for log in backend.logs if log.scope == "shop"][-1].attributes.get("customer_code") is None

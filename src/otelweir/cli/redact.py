@@ -57,8 +57,8 @@ def check(file: str, policy: str | None, signal: str, every: bool, as_json: bool
         redactor.apply(_section(policy))
     scrubber = redactor.of(signal)  # type: ignore[arg-type]
     rules: Counter[str] = Counter()
-    found: list[dict[str, object]] = []
     lines = touched = 0
+    before = f'{{"file": {json.dumps(file)}, "findings": ['
     for number, line in _lines(file):
         lines += 1
         findings = scrubber.findings(line)
@@ -67,15 +67,17 @@ def check(file: str, policy: str | None, signal: str, every: bool, as_json: bool
         touched += 1
         rules.update(rule for _, _, rule in findings)
         if as_json:
-            found += [
-                {"line": number, "column": one + 1, "length": end - one, "rule": rule} for one, end, rule in findings
-            ]
+            # As they come: there may be more than fit into memory.
+            for one, end, rule in findings:
+                found = {"line": number, "column": one + 1, "length": end - one, "rule": rule}
+                click.echo(before + json.dumps(found), nl=False)
+                before = ", "
         elif every or touched <= _SHOWN:
             shown = printable(scrubber.text(line))
             click.echo(f"{number}: {shown if len(shown) <= _WIDTH else f'{shown[:_WIDTH]}…'}")
     if as_json:
-        report = {"file": file, "lines": lines, "lines_touched": touched, "rules": dict(rules.most_common())}
-        click.echo(json.dumps({**report, "findings": found}))
+        report = json.dumps({"lines": lines, "lines_touched": touched, "rules": dict(rules.most_common())})
+        click.echo(f"{'' if touched else before}], {report[1:]}")
         return
     if touched > _SHOWN and not every:
         click.echo(f"… and {touched - _SHOWN:,} more lines; --all shows them")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOnExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -193,6 +196,19 @@ class TestMetrics:
         assert '"route": "/"' in kept.data[0].to_json()
         assert SECRET in data.to_json()
 
+    def test_exemplars(self) -> None:
+        """They carry the attributes that a view took off the point."""
+        reader, view = InMemoryMetricReader(), View(instrument_name="*", attribute_keys={"route"})
+        provider = MeterProvider(
+            [reader], RESOURCE, views=[view], exemplar_filter=AlwaysOnExemplarFilter(), shutdown_on_exit=False
+        )
+        provider.get_meter("a").create_counter("logins").add(1, {"user": SECRET, "password": "hunter2", "route": "/"})
+        data = reader.get_metrics_data()
+        assert data is not None and "hunter2" in data.to_json()
+        found = MetricRedaction(Redactor().of("metrics"))(data).to_json()
+        assert "hunter2" not in found and SECRET not in found
+        assert '"user": "[redacted:email]"' in found
+
     def test_what_cannot_be_read_does_not_leave(self) -> None:
         broken: Any = MetricsData([object()])  # type: ignore[list-item]
         assert MetricRedaction(Redactor().of("metrics"))(broken).resource_metrics == []
@@ -212,6 +228,14 @@ class TestMetrics:
 class TestPresidio:
     def test_that_is_not_installed_names_what_to_install(self) -> None:
         with pytest.raises(MissingExtra, match=r"pip install 'otelweir\[presidio\]'"):
+            redactor_of(RedactSettings(redact_detector="presidio"))
+
+    def test_without_its_model_nothing_is_downloaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The default analyser would, on the thread of the first log call."""
+        presidio: Any = ModuleType("presidio_analyzer")
+        presidio.AnalyzerEngine = None
+        monkeypatch.setitem(sys.modules, "presidio_analyzer", presidio)
+        with pytest.raises(MissingExtra, match="python -m spacy download en_core_web_lg"):
             redactor_of(RedactSettings(redact_detector="presidio"))
 
     def test_an_analyser_of_ones_own(self) -> None:
