@@ -163,6 +163,22 @@ class TestTraces:
             root.set_status(StatusCode.ERROR)
         assert app.context() == ["step 2 of plan"]
 
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_that_are_kept_before_their_end_bring_what_came_since(self, app: App, whole: bool) -> None:
+        """An error is a cause at once; the logs of such a trace belong together all the same."""
+        app.recorder.whole_traces, app.recorder.held_by_tail = whole, True
+        settings = TraceSamplingSettings(trace_tail_rate=0.0)
+        app.traces.add_span_processor(TailSamplingProcessor(SpanProcessor(), settings, decided=app.recorder.decided))
+        app.step(0)
+        with app.tracer.start_as_current_span("root"):
+            app.step(1)
+            with app.tracer.start_as_current_span("child") as child:
+                child.set_status(StatusCode.ERROR)
+            assert app.context() == ["step 1 of plan"]
+            app.step(2)
+        assert app.context() == ["step 1 of plan", "step 2 of plan"]
+        assert not app.recorder.rings.keys() - {key for key in app.recorder.rings if key < 0}
+
     @pytest.mark.parametrize("head", [1.0, 0.0])
     def test_without_a_tail_whole_traces_go_out_at_once(self, head: float) -> None:
         app = App(FlightRecorder(whole_traces=True), head=head)

@@ -318,7 +318,8 @@ class TailSamplingProcessor(SpanProcessor):
     Args:
         next_: What gets the kept spans. It is told of the beginning of every span.
         settings: What to keep and how much to hold; None reads the `WEIR_TRACE_TAIL_*` variables.
-        decided: Told of each trace that is decided: its id, whether it is kept, and why.
+        decided: Told of each trace that is decided: its id, whether it is kept, and why. Of one that was decided before
+            its end, told again when that comes.
         clock: Monotonic time in seconds.
     """
 
@@ -419,7 +420,8 @@ class TailSamplingProcessor(SpanProcessor):
             if each.ruling.kept:
                 for span in each.spans:
                     self._next.on_end(_sampled(span, each.ruling))
-            if self._decided is not None and not each.late:
+            # Of a trace that was decided before its end, the end is told, too: something may have come since.
+            if self._decided is not None and (not each.late or any(map(_is_local_root, each.spans))):
                 self._decided(each.trace_id, each.ruling.kept, each.ruling.reason)
 
     def _facts(self, span: ReadableSpan) -> Facts:
