@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from opentelemetry._logs import LogRecord
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
@@ -357,7 +359,64 @@ class TestTheBudget:
         assert "calls to models cost 0.63 USD by " in caplog.text
 
 
+ODD = st.sampled_from(
+    [
+        "chat",
+        "LLM",
+        "openai",
+        "gpt-4o-mini",
+        -1,
+        0,
+        10**18,
+        3.5,
+        True,
+        ["a"],
+        [1],
+        "[]",
+        "[{}]",
+        '[{"role":1}]',
+        "\ud800",
+    ]
+)
+NAMES = st.sampled_from(
+    [
+        *CALL,
+        "openinference.span.kind",
+        "llm.model_name",
+        "gen_ai.input.messages",
+        "gen_ai.output.messages",
+        "gen_ai.response.finish_reasons",
+        "gen_ai.response.id",
+        "gen_ai.response.model",
+        "gen_ai.request.stream",
+        "openai.response.service_tier",
+        "session.id",
+        "gen_ai.conversation.id",
+    ]
+)
+
+
 class TestTrouble:
+    @given(st.dictionaries(NAMES, ODD), st.dictionaries(NAMES, ODD), st.sampled_from(SpanKind))
+    @example(
+        {**CALL, "gen_ai.output.messages": '[{"role":1}]', "gen_ai.response.finish_reasons": 7}, {}, SpanKind.CLIENT
+    )
+    def test_is_none_whatever_spans_say(self, outer: dict[str, Any], inner: dict[str, Any], kind: SpanKind) -> None:
+        ended: list[ReadableSpan] = []
+
+        class Strict(GenAISpanProcessor):
+            """Raises what it would report."""
+
+            def on_end(self, span: ReadableSpan) -> None:
+                ended.append(self._ended(span))
+
+        tracers = TracerProvider(shutdown_on_exit=False)
+        tracers.add_span_processor(Strict(SpanProcessor(), GenAISettings()))
+        tracer = tracers.get_tracer("t")
+        with tracer.start_as_current_span("chat x", kind=kind, attributes=outer):
+            tracer.start_span("chat y", kind=SpanKind.CLIENT, attributes=inner).end()
+        assert len(ended) == 2
+
     def test_lets_the_span_pass(self, sdk: Sdk, caplog: pytest.LogCaptureFixture) -> None:
         call(sdk, **{"gen_ai.usage.input_tokens": 10**30, "gen_ai.request.model": ["a", "list"]})
         assert len(sdk.spans) == 1

@@ -235,10 +235,12 @@ class GenAISpanProcessor(SpanProcessor):
         return self._tidied(changed)
 
     def _tidied(self, changed: dict[str, Any]) -> dict[str, Any]:
+        finish = changed.get(FINISH)
+        reasons = [str(reason) for reason in finish] if isinstance(finish, (list, tuple)) else []
         for name in BOUNDED:
             text = changed.get(name)
             if isinstance(text, str):
-                changed[name] = tidy(name, text, self._limit, changed.get(FINISH) or ())
+                changed[name] = tidy(name, text, self._limit, reasons)
         return changed
 
     def _say_why(self, attributes: Mapping[str, Any], usage: Usage | None) -> None:
