@@ -251,18 +251,21 @@ class TestTheBackendBehindTheSidecar:
         shop.delivers("logs", 100)
         until(lambda: sidecar.figure("exporter_send_failed_log_records") == 100, "it counts what it dropped")
 
-    @pytest.mark.parametrize("status", [401, 500])
+    @pytest.mark.parametrize(
+        ("protocol", "status"), [("http/protobuf", 401), ("grpc", 429), ("http/protobuf", 500), ("grpc", 503)]
+    )
     def test_is_asked_for_ever_through_a_sidecar_without_a_queue(
-        self, collector: Start, service: Run, backend: Backend, status: int
+        self, collector: Start, service: Run, backend: Backend, protocol: str, status: int
     ) -> None:
-        """Weir hears what the backend answers: it waits for another key, and for the end of a server's own fault."""
+        """Weir hears what the backend answers: it waits for another key, a quota, the end of a server's own fault."""
         backend.answers += [Answer(status)] * 2
         sidecar = collector("sidecar.yaml", "SIDECAR", EXPORT_ENDPOINT=backend.endpoint, QUEUE="false")
-        shop = service(sidecar.endpoints["http/protobuf"])
+        shop = service(sidecar.endpoints[protocol], protocol)
         shop.do("orders 0 100")
         backend.wait_for(lambda: arrived(backend, 100), WAIT_S)
         tally = shop.delivers("logs", 100)
         assert (tally.delivered, tally.lost) == (100, {})
+        assert not {"rejected", "too_large"} & set(tally.outcomes)
 
     def test_that_refuses_a_record_has_it_set_aside_through_a_sidecar_without_a_queue(
         self, collector: Start, service: Run, backend: Backend
@@ -273,3 +276,17 @@ class TestTheBackendBehindTheSidecar:
         shop.do("orders 0 3")
         tally = shop.delivers("logs", 3)
         assert (tally.delivered, tally.lost) == (0, {"rejected": 3})
+
+    @PROTOCOLS
+    def test_that_takes_only_small_requests_gets_small_ones_through_a_sidecar_without_a_queue(
+        self, collector: Start, service: Run, backend: Backend, protocol: str
+    ) -> None:
+        """The sidecar says so in words only, under a status that means something else."""
+        backend.max_body = 8000
+        sidecar = collector("sidecar.yaml", "SIDECAR", EXPORT_ENDPOINT=backend.endpoint, QUEUE="false")
+        shop = service(sidecar.endpoints[protocol], protocol, OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
+        shop.do("orders 0 200")
+        tally = shop.delivers("logs", 200)
+        assert (tally.delivered, tally.lost) == (200, {})
+        assert set(tally.outcomes) == {"delivered", "too_large"}
+        assert bodies(backend) == orders(200)

@@ -65,6 +65,19 @@ class TestHttp:
         body = Status(code=3, message="http: Request Body Too Large").SerializeToString()
         assert isinstance(read(400, body), TooLarge)
 
+    @pytest.mark.parametrize(
+        ("status", "words"),
+        [
+            (500, "Permanent error: rpc error: ... request to http://gw/v1/logs responded with HTTP Status Code 413"),
+            (429, "Permanent error: rpc error: code = ResourceExhausted desc = received message larger than max"),
+            (400, "... responded with HTTP Status Code 400, Message=http: request body too large, Details=[]"),
+        ],
+    )
+    def test_so_is_one_that_is_too_large_for_a_server_behind_the_collector(self, status: int, words: str) -> None:
+        body = Status(code=13, message=words).SerializeToString()
+        assert isinstance(read(status, body), TooLarge)
+        assert not isinstance(read(status, Status(code=13, message="no").SerializeToString()), TooLarge)
+
     def test_a_login_page_with_status_200_is_no_delivery(self) -> None:
         page = {"content-type": "text/html; charset=utf-8"}
         assert isinstance(read(200, b"\n <!DOCTYPE html>", page), RetryAfter)
@@ -181,7 +194,7 @@ class TestGrpc:
     def test_a_servers_own_fault_is_no_word_on_the_records(self, code: str) -> None:
         assert of_grpc(code) == RetryAfter(None, f"gRPC {code}", suspect=True)
 
-    @pytest.mark.parametrize("code", [3, 5, 6, 8, 9, 12, 99, -1])
+    @pytest.mark.parametrize("code", [3, 5, 6, 9, 12, 99, -1])
     def test_every_other_code_is_for_good(self, code: int) -> None:
         assert isinstance(of_grpc(code), Rejected)
 
@@ -199,9 +212,10 @@ class TestGrpc:
         assert of_grpc(14, "busy", status=retry_info(2, 500_000_000)) == RetryAfter(2.5, "gRPC UNAVAILABLE: busy")
         assert of_grpc(14, status=retry_info(-2)) == RetryAfter(0.0, "gRPC UNAVAILABLE")
 
-    def test_an_exhausted_resource_is_retryable_only_with_it(self) -> None:
+    def test_an_exhausted_resource_is_no_word_on_the_records(self) -> None:
+        """Even where nothing says how long to wait: a collector on the way drops that."""
         assert of_grpc(8, "quota", status=retry_info(30)) == RetryAfter(30.0, "gRPC RESOURCE_EXHAUSTED: quota")
-        assert of_grpc(8, "quota") == Rejected("gRPC RESOURCE_EXHAUSTED: quota")
+        assert of_grpc(8, "quota") == RetryAfter(None, "gRPC RESOURCE_EXHAUSTED: quota", suspect=True)
 
     def test_a_message_above_the_maximum_is_too_large(self) -> None:
         for details in (
@@ -209,6 +223,19 @@ class TestGrpc:
             "CLIENT: Sent message larger than max (5 vs. 4)",
         ):
             assert isinstance(of_grpc("RESOURCE_EXHAUSTED", details), TooLarge)
+
+    @pytest.mark.parametrize(
+        ("code", "details"),
+        [
+            ("OUT_OF_RANGE", "Error, message length too large: found 5 bytes, the limit is: 4 bytes"),
+            ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 4194304: 5000000"),
+            ("INVALID_ARGUMENT", "Message=http: request body too large, Details=[]"),
+            ("UNKNOWN", "Permanent error: ... request to http://gw/v1/logs responded with HTTP Status Code 413"),
+        ],
+    )
+    def test_so_it_is_in_the_words_of_others(self, code: str, details: str) -> None:
+        assert isinstance(of_grpc(code, details), TooLarge)
+        assert not isinstance(of_grpc(code, "an attribute is too"), TooLarge)
 
     @given(st.integers() | st.text(), st.text(), st.binary(), st.binary())
     def test_no_answer_breaks_it(self, code: int | str, details: str, body: bytes, status: bytes) -> None:

@@ -37,8 +37,16 @@ MAX_TEXT: Final = 300
 _RETRYABLE_HTTP: Final = frozenset({408, 425, 429, 502, 503, 504})
 # 407 comes from a proxy, which waits for a key just as well.
 _UNAUTHORISED_HTTP: Final = frozenset({401, 403, 407})
-_TOO_LARGE_HTTP: Final = re.compile(rb"request body too large", re.IGNORECASE)
-_TOO_LARGE_GRPC: Final = re.compile(r"larger than (?:the )?(?:max|limit)|message too large|too large", re.IGNORECASE)
+_TOO_LARGE: Final = (
+    r"request body too large|message length too large"
+    r"|message (?:after decompression )?larger than max|message exceeds (?:the )?max"
+    # A collector that keeps nothing itself passes on what its own server answered, in words only.
+    r"|responded with HTTP Status Code 413"
+)
+_TOO_LARGE_HTTP: Final = re.compile(_TOO_LARGE.encode(), re.IGNORECASE)
+_TOO_LARGE_GRPC: Final = re.compile(_TOO_LARGE, re.IGNORECASE)
+_TOO_LARGE_EXHAUSTED: Final = re.compile(rf"{_TOO_LARGE}|larger than (?:the )?(?:max|limit)|too large", re.IGNORECASE)
+"""Of RESOURCE_EXHAUSTED, which is about a size or a quota, fewer words will do."""
 
 _GRPC: Final = (
     "OK",
@@ -63,6 +71,8 @@ _RETRYABLE_GRPC: Final = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 )
 _FAULTS_GRPC: Final = frozenset({"INTERNAL", "UNKNOWN"})
+_SIZES_GRPC: Final = _FAULTS_GRPC | {"INVALID_ARGUMENT", "OUT_OF_RANGE"}
+"""What else is answered when a message is too large: by collectors, and by servers that are not Go's."""
 _UNAUTHORISED_GRPC: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 
 _RECORDS: Final[Mapping[Lane, str]] = {"traces": "Spans", "logs": "LogRecords", "metrics": "DataPoints"}
@@ -127,6 +137,9 @@ def of_http(status: int, headers: Mapping[str, str], body: bytes, lane: Lane, no
     A server's own fault (500 and the like) is no word on the records: OTLP would have them dropped, but who promised to
     keep them sends them again. So it is with 408 and 425, by which HTTP asks for just that.
 
+    A body that is too large has a status of its own, 413, but collectors say 400, and pass on what others say of a size
+    as 429 or 500; so the words count as well.
+
     A status that neither takes nor refuses (1xx, 3xx) is no success, and somebody else than an OTLP server may have
     given it; so nothing is set aside for it. The same goes for a web page with status 200, as a login portal sends it.
 
@@ -144,10 +157,10 @@ def of_http(status: int, headers: Mapping[str, str], body: bytes, lane: Lane, no
         return _partial_json(body, lane) if kind == "application/json" else partial_success(body)
     said = _message(kind, body)
     why = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+    if status == 413 or (status in (400, 429, 500) and _TOO_LARGE_HTTP.search(body)):
+        return TooLarge(why)
     if status in _RETRYABLE_HTTP:
         return RetryAfter(retry_after(headers.get("retry-after", ""), now), why)
-    if status == 413 or (status == 400 and _TOO_LARGE_HTTP.search(body)):
-        return TooLarge(why)
     if status in _UNAUTHORISED_HTTP:
         return Unauthorised(why)
     if status >= 500:
@@ -162,7 +175,9 @@ def of_http(status: int, headers: Mapping[str, str], body: bytes, lane: Lane, no
 def of_grpc(code: int | str, details: str = "", *, body: bytes = b"", status: bytes = b"") -> Outcome:
     """Read an answer of OTLP/gRPC.
 
-    INTERNAL and UNKNOWN, which OTLP would not have sent again, are the server's own fault, as HTTP's 500 is.
+    INTERNAL and UNKNOWN, which OTLP would not have sent again, are the server's own fault, as HTTP's 500 is. So is
+    RESOURCE_EXHAUSTED without a `RetryInfo`, unless it is about the size: a quota that is used up is no word on the
+    records, and a collector on the way drops the `RetryInfo` of the server behind it.
 
     Args:
         code: The status code, as its number or its name.
@@ -175,15 +190,17 @@ def of_grpc(code: int | str, details: str = "", *, body: bytes = b"", status: by
         return partial_success(body)
     said = _plain(details)
     why = f"gRPC {name}: {said}" if said else f"gRPC {name}"
-    if name in _RETRYABLE_GRPC:
-        return RetryAfter(_retry_info(status), why)
-    if name in _FAULTS_GRPC:
-        return RetryAfter(_retry_info(status), why, suspect=True)
     if name == "RESOURCE_EXHAUSTED":
         after_s = _retry_info(status)
         if after_s is not None:
             return RetryAfter(after_s, why)
-        return TooLarge(why) if _TOO_LARGE_GRPC.search(details) else Rejected(why)
+        return TooLarge(why) if _TOO_LARGE_EXHAUSTED.search(details) else RetryAfter(None, why, suspect=True)
+    if name in _SIZES_GRPC and _TOO_LARGE_GRPC.search(details):
+        return TooLarge(why)
+    if name in _RETRYABLE_GRPC:
+        return RetryAfter(_retry_info(status), why)
+    if name in _FAULTS_GRPC:
+        return RetryAfter(_retry_info(status), why, suspect=True)
     return Unauthorised(why) if name in _UNAUTHORISED_GRPC else Rejected(why)
 
 
