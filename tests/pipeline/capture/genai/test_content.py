@@ -40,7 +40,7 @@ class TestForm:
         ]
 
     def test_half_a_character_does_no_harm(self) -> None:
-        tidied = tidy(INPUT, json.dumps([{"role": "user", "content": "\ud83d" + "x" * 500}]), 300)
+        tidied = tidy(INPUT, json.dumps([{"role": "user", "content": "\ud83dx" + " x" * 250}]), 300)
         assert json.loads(tidied)[0]["parts"][0]["content"].startswith("\ud83dx")
 
     def test_what_is_no_json_passes(self) -> None:
@@ -62,6 +62,16 @@ class TestTheLimit:
         assert short == text("short")
         assert long["content"].endswith(" more characters)")
         assert long["content"].startswith("é" * 500)
+
+    @given(
+        st.integers(0, 400), st.sampled_from(["sk-proj-0482AbCdEfGhIjKlMnOpQrSt", "https://u:hunter2hunter2@shop/x"])
+    )
+    def test_leaves_no_half_of_a_key(self, before: int, secret: str) -> None:
+        """Redaction comes later, and may not know half a key as one."""
+        said = [{"role": "user", "parts": [text("w " * before + secret + " w" * 400)]}]
+        tidied = tidy(INPUT, json.dumps(said), 500)
+        assert len(tidied) <= 500
+        assert secret in tidied or secret[:4] not in tidied
 
     def test_of_many_messages_the_first_and_the_last_stay(self) -> None:
         said = [{"role": "user", "parts": [text(f"message {at}")]} for at in range(1000)]

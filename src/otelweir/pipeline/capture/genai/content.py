@@ -9,6 +9,7 @@ Source: https://github.com/open-telemetry/semantic-conventions-genai, the JSON s
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -27,6 +28,10 @@ BOUNDED: Final = (
 _TOO_LARGE_TO_READ: Final = 16 * 2**20
 _LEAST: Final = 32
 _MAX_DEPTH: Final = 32
+_OF_A_WORD: Final = f"{string.ascii_letters}{string.digits}_-+/=.~%@:"
+"""What keys, tokens, addresses and URLs consist of."""
+
+_LONGEST_WORD: Final = 4096
 
 
 def tidy(name: str, text: str, limit: int, finish: Sequence[str] = ()) -> str:
@@ -166,7 +171,14 @@ def _shortened(value: Any, longest: int, depth: int = 0) -> Any:
 
 
 def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[:longest]}… ({len(text) - longest} more characters)"
+    """The beginning of a text. No word is cut: half a key is what redaction, which comes later, may not know as one."""
+    if len(text) <= longest:
+        return text
+    head = text[:longest]
+    if text[longest] in _OF_A_WORD:
+        least = max(0, longest - _LONGEST_WORD)
+        head = head[:least] + head[least:].rstrip(_OF_A_WORD)
+    return f"{head}… ({len(text) - len(head)} more characters)"
 
 
 def _dumped(value: object) -> str:
