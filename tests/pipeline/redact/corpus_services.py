@@ -3,7 +3,8 @@
 is the end of a line within one.
 
 Tried for the first time, the rules found .75 of the secrets above `_LATER`, and .96 of what they found was one; of
-those in `_LATER`, when they had been mended by the others, .82 and .95. Then they were mended by these, too.
+those in `_LATER`, when they had been mended by the others, .82 and .95. Then they were mended by these, too; and of
+those in `_USUAL` they found 1.0 and .99, at once.
 
 Between `~` stands what is drawn anew: `~a20~` are twenty letters and digits, `h` hexadecimal digits, `d` digits, `u`
 letters, digits, - and _, `b` base64, `U` capitals and digits, `l` small letters and digits; `~jwt~`, `~card~`, `~amex~`,
@@ -97,6 +98,7 @@ def secrets() -> Iterator[str]:
         _PROMPTS,
         _CLI,
         _LATER,
+        _USUAL,
     ):
         yield from _filled(part)
 
@@ -106,6 +108,7 @@ def look_alikes() -> Iterator[str]:
     yield from _filled(_DRAWN_BENIGN, times=4)
     yield from _filled(_BENIGN)
     yield from _filled(_BENIGN_LATER)
+    yield from _filled(_BENIGN_USUAL)
 
 
 _WEB = r"""
@@ -1336,4 +1339,186 @@ A key 2026 trend is observability.
 Token economics in 2026: a review
 The password was changed in 2024.
 The password for 2FA apps is something else
+"""
+
+# Written last, and as one would write such a list: what services usually say.
+
+_USUAL = r"""
+2026-11-21T10:00:01Z ERROR payment failed for customer «jane.roe@example.com» card «4532015112830366»
+2026-11-21 10:00:01,123 [worker-3] WARN  Login failed for user='bob' password='«Tr0ub4dor&3»'
+INFO connecting to postgres://«admin:S3cr3tP@ss»@db.internal:5432/prod
+DEBUG Sending request with headers {'Authorization': 'Bearer «~jwt~»', 'Content-Type': 'application/json'}
+AWS credentials loaded: «AKIA~U16~»
+aws_secret_access_key=«~b40~»
+Stripe charge created with key «sk_live_~a24~»
+Slack notification sent using token «xoxb-~d12~-~d13~-~a24~»
+GitHub clone with token «ghp_~a36~»
+User SSN: «078-05-1120» verified
+Transfer from «GB29NWBK60161331926819» to «DE89370400440532013000»
+Call customer at «+1-202-555-0173» regarding order 12345
+Customer phone «(202) 555-0173» -> «(202) 555-0143»
+curl -H "Authorization: Bearer «~a40~»" https://api.example.com/v1/charges
+curl -u admin:«hunter2» https://example.com/api
+https://«user:p4ssw0rd»@example.com/path?x=1
+{"user": "alice", "email": "«alice@example.com»", "password": "«correct horse battery staple»"}
+{"level":"error","msg":"auth failed","api_key":"«~a32~»","status":401}
+Set-Cookie: «session=~h32~; Path=/; HttpOnly»
+Cookie: «_ga=GA1.2.1; session_id=~h32~»
+smtp auth: user=«mailer@example.net» pass=«m41l3r!»
+redis://:«s3cr3t»@localhost:6379/0
+mongodb+srv://«app:~a16~»@cluster0.mongodb.net/test
+export DATABASE_URL=mysql://«root:toor1»@localhost/db
+export OPENAI_API_KEY=«sk-~a48~»
+ANTHROPIC_API_KEY=«sk-ant-api03-~u93~AA»
+Using API key: «AIza~u35~»
+token: «~jwt~»
+My credit card is «5555 5555 5555 4444», exp 12/27, cvv «123». Can you book the flight?
+My email is «john.doe@example.com» and my phone is «555-867-5309»
+Hi, I'm John, my social security number is «219-09-9999».
+Please use this password: «Summer2024!» to log in
+The database password is «Pr0d-DB-2024»
+my api key is «~a40~» please debug
+system: You are an assistant. Use key «sk-proj-~u60~9» for the tool.
+Traceback: requests.exceptions.HTTPError: 401 for url https://api.example.com?api_key=«~h32~»
+ConnectionError: amqp://«guest:guest1»@rabbit:5672//
+KeyError while parsing {"ssn": "«219-09-9999»", "dob": "1990-01-01"}
+url.full=https://example.com/reset?token=«~a32~»
+http.request.header.cookie="«sid=~h32~»"
+db.statement: INSERT INTO users(email) VALUES('«bob@example.org»')
+enduser.id=«bob.smith@example.org»
+Jwt=«~jwt~»
+key=«-----BEGIN RSA PRIVATE KEY-----␤MIIEpAIBAAKCAQEA~b40~␤~b64~␤-----END RSA PRIVATE KEY-----»
+"private_key": "«-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg~b40~\n-----END PRIVATE KEY-----\n»"
+Server=myserver;Database=mydb;User Id=sa;Password=«P@ssw0rd!»;
+DefaultEndpointsProtocol=https;AccountName=x;AccountKey=«~b86~==»;
+https://x.blob.core.windows.net/a?sv=2020&sig=«~a43~%3D»
+discord webhook «https://discord.com/api/webhooks/~d18~/~u68~» is gone
+npm publish with «npm_~a36~»
+PYPI_TOKEN=«pypi-AgEIcHlwaS5vcmcCJ~u120~»
+SENDGRID_API_KEY=«SG.~u22~.~u43~»
+Twilio auth token «~h32~»
+TWILIO_AUTH_TOKEN=«~h32~»
+TELEGRAM_BOT_TOKEN=«123456789:AAF~u32~»
+DISCORD_TOKEN=«MTA~a21~.Gx~a4~.~u38~»
+HF_TOKEN: «hf_~a34~»
+gitlab token «glpat-~u20~» expired
+x-api-key: «~a40~»
+X-Auth-Token «~h32~»
+password%3D«hunter2»%26user%3Dbob
+{\"password\":\"«hunter2»\",\"u\":1}
+{\\\"token\\\":\\\"«~a20~»\\\"}
+<password>«hunter2»</password>
+--password «hunter2» --user bob
+--api-key=«~a20~»
+mysql -u root -p«hunter2» -h db
+sshpass -p «hunter2» ssh host
+passwd: «hunter2»
+pwd = «hunter2»
+secret="«s3cr3t value»"
+client_secret: '«~a32~»'
+passphrase «open5esame» used
+PIN: «4821»
+otp «482913» sent
+My PIN is «4821» and my account is «DE89 3704 0044 0532 0130 00»
+Authorization: Basic «dXNlcjpwYXNzd29yZA==»
+Proxy-Authorization: Basic «dXNlcjpwYXNzd29yZA==»
+Authorization: ApiKey «~a40~»
+authorization: Bearer «~a20~»
+access_token=«ya29.~u60~»&expires_in=3600
+refresh token «1//~u60~»
+id=1 email=«a.b@example.co.uk» plan=pro
+from: "Bob" <«bob@example.com»>
+mail to «bob@example.com», «carol@example.com»; done
+card_number=«378282246310005»
+cc: «6011111111111117»
+IBAN FR76 -> «FR7630006000011234567890189»
+contact me on «+44 7911 123456»
+tel: «020 7946 0018»
+"""
+
+_BENIGN_USUAL = r"""
+GET /api/v1/orders/123456789 200 12ms
+request_id=~uuid~ status=200
+commit ~h40~ pushed
+sha256=~h64~
+version 1.2.3-beta.4
+ts=1700000000 dur=12.345
+order number 4532015112830367 shipped
+tracking 9400110200881234567890 in transit
+invoice 2024-000123 paid
+build #20241121.3 succeeded
+ip 192.168.1.100 port 5432
+mac 00:1B:44:11:3A:B7
+trace_id=~h32~ span_id=~h16~
+user 12345 logged in
+password reset requested
+invalid password
+Password updated successfully
+token expired
+tokens used: 1234
+max_tokens=1024 temperature=0.7
+The token limit is 4096 for this model.
+completion_tokens=321
+session expired
+api key missing
+API key is required
+secret manager unavailable
+cookie consent given
+authorization header missing
+authentication successful for user id 42
+card declined
+card ending in 4242
+phone number invalid
+email sent to user 42
+email not verified
+no such file: /home/user/.ssh/id_rsa.pub
+ssh-rsa public key added
+public_key=MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
+key not found: user:42:profile
+cache key user:42:profile hit
+primary key violation on orders_pkey
+pin the version to 1.2.3
+auth took 12ms
+author: Jane
+keyboard shortcut ctrl+c
+the secret to good code is testing
+What is the best way to hash a password in Python?
+How many tokens does GPT-4 support? 8192 tokens.
+Explain OAuth bearer tokens to me.
+Generate a UUID like ~uuid~
+The meeting is at 10:30 on 2024-11-21, room 555-1234.
+isbn 978-3-16-148410-0
+lat 52.5200 lon 13.4050
+pi is 3.14159265358979
+0xdeadbeef 0x7ffee4b5c8a0
+Chrome/119.0.6045.159 Safari/537.36
+docker.io/library/nginx@sha256:~h64~
+arn:aws:s3:::bucket/key
+s3://bucket/2024/11/21/file.parquet
+node_modules/@babel/core@7.23.3
+git@github.com:org/repo.git
+user@host:~/project$
+@dataclass class Foo
+k8s pod web-7d4b9c6f8d-abcde ready
+cpu 12.5% mem 1234567890
+3 of 10 retries
+exit code 1
+code=500 error=timeout
+HTTP 401 Unauthorized
+SELECT password FROM users WHERE id = ?
+def set_password(self, password: str) -> None:
+password = getpass()
+token = os.environ["TOKEN"]
+PASSWORD=${PASSWORD}
+password: "{{ password }}"
+Bearer token required
+basic auth enabled
+x-request-id: ~uuid~
+etag: "~h32~"
+content-length: 1234567890
+nonce ~h16~
+csrf token mismatch
+credentials expired
+license MIT
+signature valid
 """

@@ -63,6 +63,7 @@ _PLACE: Final = re.compile(
 _BEGINS_PLACE: Final = re.compile(r"\$\{|\$\(|%\(\w{1,64}+\)|\{\{|<[A-Za-z][\w *-]{0,60}+>")
 _ANY: Final = re.compile(r"\w")
 _FILE: Final = re.compile(r"\.(?:py|js|ts|tsx|jsx|go|rs|java|rb|php|cs|c|h|cpp|kt|vue|html|css)\Z")
+_ASSIGNED: Final = re.compile(r"(?:user|login|pass|name|id|key|token|type|method|realm)[a-z_]{0,12}=")
 _SHORT_NUMBER: Final = re.compile(r"\d{3,8}")
 
 _CODE: Final = re.compile(
@@ -308,6 +309,8 @@ def _value(text: str, at: int, name: str, names: Names, *, strict: bool, quoted:
         while end > begin and text[end - 1] in ".:?" and (end == len(text) or text[end].isspace()):
             end -= 1
     value = text[begin:end]
+    if words[-1] == "auth" and _ASSIGNED.match(value):
+        return None  # auth: user=bob password=...
     if not _ANY.search(value) or _harmless(text, value, end, name, names, strict=strict):
         return None
     if end - begin == _LONG and (whole := rest.match(text, at)):

@@ -132,6 +132,7 @@ class Scrubber:
     def _attribute(self, key: Any, value: Any) -> Any:
         """The key and the value as they may leave: None for as they are, empty for not at all."""
         try:
+            keys = self._keys
             name = key if type(key) is str else str(key)
             shown = self.text(name) if len(name) >= _LEAST else name
             if self._by_name and self._names.secret(name):
@@ -140,7 +141,7 @@ class Scrubber:
                     return ()
             else:
                 if shown is key:
-                    self._keep(key)
+                    _keep(key, keys)
                 now = self._inner(value, _Walk())
             if now is value and shown is key:
                 return None
@@ -255,15 +256,15 @@ class Scrubber:
     def text(self, text: str) -> str:
         """A text without its secrets; the same object when there are none."""
         try:
-            length = len(text)
-            if length < _LEAST or (length < _SHORT and text in self._texts):
+            length, texts = len(text), self._texts
+            if length < _LEAST or (length < _SHORT and text in texts):
                 return text
             if length >= _SHORT and self._known(text):
                 return text
             seen = looks(text)
             if (seen or self._always) and (found := self._found(text, seen)):
                 return self._without(text, found)
-            self._remember(text)
+            _remember(text, texts)
             return text
         except Exception as error:  # noqa: BLE001 - what could not be looked at may not leave
             return self._failed(error)
@@ -282,13 +283,6 @@ class Scrubber:
         except Exception:  # noqa: BLE001 - whoever replaces it will say so
             return False
 
-    def _remember(self, text: str) -> None:
-        """Keep a text that was found clean, if it is short."""
-        if len(text) < _SHORT and type(text) is str:
-            if len(self._texts) >= _MAX_TEXTS:
-                self._texts.clear()
-            self._texts.add(text)
-
     def _known(self, text: str) -> bool:
         """Whether a long text holds no secret, by what has been seen: this text before, or each of its lines with the
         next one. False for not known. Prompts come again with each turn, and stack traces share their frames.
@@ -297,7 +291,9 @@ class Scrubber:
         """
         if len(text) > _MAX_LONG or type(text) is not str or self._always:
             return False
-        if text in self._long:
+        # First, as whoever goes by another plan from now on puts new ones in their place.
+        long, known = self._long, self._lines
+        if text in long:
             return True
         lines = text.split("\n")
         if len(lines) < _FEW_LINES or "-----BEGIN" in text:
@@ -305,7 +301,6 @@ class Scrubber:
             if seen and self._found(text, seen):
                 return False
         else:
-            known = self._lines
             before = lines[0]
             for line in lines[1:]:
                 two = f"{before}\n{line}"
@@ -319,34 +314,29 @@ class Scrubber:
                     if len(known) >= _MAX_LINES:
                         known.clear()
                     known.add(two)
-        if len(self._long) >= _MAX_LONGS:
-            self._long.clear()
-        self._long.add(text)
+        if len(long) >= _MAX_LONGS:
+            long.clear()
+        long.add(text)
         return True
 
     def clean_name(self, name: Any) -> bool:
         """Whether the attribute of a name can stay as it is, if its value can."""
-        if name in self._keys:
+        keys = self._keys
+        if name in keys:
             return True
         if type(name) is not str or (self._by_name and self._names.secret(name)) or not self.clean(name):
             return False
-        self._keep(name)
+        _keep(name, keys)
         return True
-
-    def _keep(self, name: str) -> None:
-        """Keep a name that is clean, and whose value need not be a secret, if it is short."""
-        if len(name) < _SHORT:
-            if len(self._keys) >= _MAX_KEYS:
-                self._keys.clear()
-            self._keys.add(name)
 
     def clean_value(self, value: Any, depth: int = 0) -> bool:
         """Whether a value of any type can stay as it is. Nobody may write to it meanwhile."""
         kind = type(value)
         if kind is str:
+            texts = self._texts
             if not self.clean(value):
                 return False
-            self._remember(value)
+            _remember(value, texts)
             return True
         if kind is int:
             return -_CARD < value < _CARD or value.bit_length() > 128 or self.clean(int.__repr__(value))
@@ -448,6 +438,22 @@ def _detected(detector: Detector, text: str) -> list[tuple[int, int, str]]:
         return list(detector(text))
     except SystemExit:
         raise RuntimeError from None
+
+
+def _remember(text: str, texts: set[str]) -> None:
+    """Keep a text that was found clean, if it is short."""
+    if len(text) < _SHORT and type(text) is str:
+        if len(texts) >= _MAX_TEXTS:
+            texts.clear()
+        texts.add(text)
+
+
+def _keep(name: str, keys: set[str]) -> None:
+    """Keep a name that is clean, and whose value need not be a secret, if it is short."""
+    if len(name) < _SHORT:
+        if len(keys) >= _MAX_KEYS:
+            keys.clear()
+        keys.add(name)
 
 
 class _Gone:
