@@ -239,27 +239,34 @@ class Service:
         return self._file.read_text()
 
     def tally(self, lane: Lane) -> LaneStatus:
-        """What it says of its delivery."""
+        """What it said last of its delivery, which may be seconds ago."""
+        return self._told(lane, 0.0) or LaneStatus()
+
+    def _told(self, lane: Lane, since: float) -> LaneStatus | None:
         for folder in self._spool.glob(f"{self._process.pid}-*"):
-            if (status := read_status(folder)) is not None and lane in status.lanes:
+            if (status := read_status(folder)) is not None and status.time >= since and lane in status.lanes:
                 return status.lanes[lane]
-        return LaneStatus()
+        return None
+
+    def tells(self, lane: Lane, predicate: Callable[[LaneStatus], object], what: str) -> LaneStatus:
+        """Wait until what it says of its delivery from now on is as it should be, and return that."""
+        now = time.time()
+        told: list[LaneStatus] = []
+
+        def does() -> bool:
+            told[:] = [tally] if (tally := self._told(lane, now)) is not None else []
+            return bool(told and predicate(told[0]))
+
+        until(does, what)
+        return told[0]
 
     def delivers(self, lane: Lane, records: int) -> LaneStatus:
-        """Wait until it says that so many records have come to an end, and return what it says."""
-
-        def is_over() -> bool:
-            tally = self.tally(lane)
-            return tally.delivered + sum(tally.lost.values()) >= records and not tally.waiting
-
-        until(is_over, f"{records} {lane} at an end")
-        return self.tally(lane)
-
-    def end(self) -> None:
-        """Let it end by itself, which sends its roll-ups."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        assert self._process.wait(60) == 0, self.err
+        """Wait until at least so many records, and all that it has, have come to an end, and return what it says."""
+        return self.tells(
+            lane,
+            lambda tally: tally.delivered + sum(tally.lost.values()) >= records and not tally.waiting,
+            f"{records} {lane} at an end",
+        )
 
     def kill(self) -> None:
         """End it at once; its spool stays."""

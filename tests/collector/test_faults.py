@@ -40,7 +40,7 @@ class TestTheSidecarIsKilled:
         acknowledged = {lane: shop.delivers(lane, 100) for lane in lanes}
         sidecar.kill()
         shop.do("orders 100 200")
-        until(lambda: shop.tally("logs").waiting >= 100, "the second hundred waits with Weir")
+        shop.tells("logs", lambda tally: tally.waiting >= 100, "the second hundred waits with Weir")
         backend.start()
         sidecar.start()
         backend.wait_for(lambda: arrived(backend, 200), WAIT_S)
@@ -111,8 +111,7 @@ class TestAFullQueue:
         )
         shop = service(sidecar.endpoints[protocol], protocol, WEIR_BATCH_MAX_BYTES="20000")
         shop.do("orders 0 1000")
-        until(lambda: "full" in shop.tally("logs").failing, "the sidecar takes no more")
-        tally = shop.tally("logs")
+        tally = shop.tells("logs", lambda tally: "full" in tally.failing, "the sidecar takes no more")
         assert 0 < tally.delivered < 1000
         assert tally.waiting
         assert not tally.lost
@@ -201,7 +200,7 @@ class TestTooMuchAtOnce:
         )
         for _ in range(40):
             shop.do("large 1")
-        until(lambda: shop.tally("logs").waiting == 40, "eight megabytes wait")
+        shop.tells("logs", lambda tally: tally.waiting == 40, "eight megabytes wait")
         sidecar.start()
         tally = shop.delivers("logs", 40)
         assert (tally.delivered, tally.lost) == (40, {})
@@ -219,8 +218,7 @@ class TestNoMemoryLeft:
         )
         shop = service(sidecar.endpoints[protocol], protocol)
         shop.do("orders 0 100")
-        until(lambda: "memory" in shop.tally("logs").failing, "it refuses")
-        tally = shop.tally("logs")
+        tally = shop.tells("logs", lambda tally: "memory" in tally.failing, "it refuses")
         assert (tally.delivered, tally.waiting, tally.lost) == (0, 100, {})
         sidecar.stop()
         sidecar.environ |= {"MEMORY_MIB": "256", "MEMORY_SPIKE_MIB": "64"}

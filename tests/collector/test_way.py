@@ -150,10 +150,40 @@ class TestTailSampling:
         shop = service(gateway.endpoints["http/protobuf"])
         shop.do("orders 0 50")
         shop.do("fails")
-        shop.delivers("traces", 51)
-        backend.wait_for(lambda: newest(backend, "traces.span.metrics.calls") == 51, WAIT_S)
-        backend.wait_for(lambda: backend.spans, WAIT_S)
-        assert names(backend) == Counter({"fails": 1})
+        shop.run("""
+            with tracer.start_as_current_span("cheap", attributes={"weir.cost.amount": 0.5}):
+                pass
+            with tracer.start_as_current_span("expensive", attributes={"weir.cost.amount": 1.5}):
+                pass
+            with tracer.start_as_current_span("slow") as span:
+                span._start_time -= 3 * 10**9
+        """)
+        shop.delivers("traces", 54)
+        backend.wait_for(lambda: newest(backend, "traces.span.metrics.calls") == 54, WAIT_S)
+        backend.wait_for(lambda: len(backend.spans) >= 3, WAIT_S)
+        assert names(backend) == Counter({"fails": 1, "expensive": 1, "slow": 1})
+
+    def test_says_in_the_tracestate_what_share_it_kept(self, collector: Start, service: Run, backend: Backend) -> None:
+        """Of what Weir kept already: both look at the same randomness, and the stricter of them counts."""
+        gateway = collector(
+            "gateway.yaml",
+            "GATEWAY",
+            EXPORT_ENDPOINT=backend.endpoint,
+            DECISION_WAIT="1s",
+            METRICS_INTERVAL="500ms",
+            TRACES_PERCENT="25",
+        )
+        shop = service(
+            gateway.endpoints["http/protobuf"], OTEL_TRACES_SAMPLER="weir", OTEL_TRACES_SAMPLER_ARG="rate=0.5"
+        )
+        shop.do("orders 0 800")
+        kept_by_weir = shop.delivers("traces", 200).delivered
+        backend.wait_for(lambda: newest(backend, "traces.span.metrics.calls") == 2 * kept_by_weir, WAIT_S)
+        gateway.stop()
+        gateway.start()
+        backend.wait_for(lambda: len(backend.spans) > 100, WAIT_S)
+        assert {span.trace_state for span in backend.spans} == {"ot=th:c"}
+        assert 600 < 4 * len(backend.spans) < 1000
 
 
 class TestTheBalancer:
