@@ -1,7 +1,7 @@
 """Write what of the manifests is a copy: `uv run python collector-config/deploy/generate.py`.
 
-The ConfigMaps carry sidecar.yaml and gateway.yaml, so that `kubectl apply` needs nothing else. A test compares the files
-with what this would write.
+The ConfigMaps carry sidecar.yaml and gateway.yaml, so that `kubectl apply` needs nothing else. A test compares the
+files with what this would write.
 """
 
 from __future__ import annotations

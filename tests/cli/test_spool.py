@@ -556,7 +556,8 @@ class TestDrain:
             application(folder / "cart")
             until(lambda: len(backend.logs) == 10)
             application(folder / "shop")
-            until(lambda: len(backend.logs) == 20 and len(backend.spans) == 20)
+            # Not only arrived, but answered: Ctrl-C does not wait for an answer.
+            until(lambda: len(backend.logs) == 20 and len(backend.spans) == 20 and not waiting(folder / "shop"))
             process.send_signal(number)
             output, _ = process.communicate(timeout=30)
         assert process.returncode == 0
