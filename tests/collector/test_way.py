@@ -109,6 +109,8 @@ class TestTheWholeWay:
         )
         calls = 4 * len(checkouts) + 2
         backend.wait_for(lambda: newest(backend, "traces.span.metrics.calls") == calls, WAIT_S)
+        # Names that will be gone one day are said at the start.
+        assert not any("deprecated" in one.log for one in (sidecar, balancer, gateway))
 
 
 class TestSecretsThatWeirDidNotSee:
