@@ -13,6 +13,7 @@ A test compares the files with what this would write.
 from __future__ import annotations
 
 import re
+import runpy
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -171,6 +172,8 @@ def main() -> None:
         if (now := filled(text)) != text:
             path.write_text(now, encoding="utf-8")
             sys.stdout.write(f"written: {path.relative_to(ROOT)}\n")
+    # What the manifests of collector-config/ carry of its configurations.
+    runpy.run_path(str(ROOT / "collector-config" / "deploy" / "generate.py"), run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,6 @@ import pytest
 from tests.collector.conftest import CONFIG, OTELCOL
 
 CONFIGURATIONS = sorted(path.name for path in CONFIG.glob("*.yaml") if not path.name.startswith("builder"))
-ADDED_TO = {
-    "gateway-clickhouse.yaml": "gateway.yaml",
-    "gateway-kafka-read.yaml": "gateway.yaml",
-    "gateway-kafka-write.yaml": "gateway-balancer.yaml",
-}
-
 ADDS_TO = {
     "gateway-clickhouse.yaml": "gateway.yaml",
     "gateway-kafka-read.yaml": "gateway.yaml",
