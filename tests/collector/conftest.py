@@ -268,6 +268,12 @@ class Service:
             f"{records} {lane} at an end",
         )
 
+    def end(self) -> None:
+        """Have it end by itself, and wait for that."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(WAIT_S)
+
     def kill(self) -> None:
         """End it at once; its spool stays."""
         self._process.kill()
