@@ -1519,6 +1519,7 @@ content-length: 1234567890
 nonce ~h16~
 csrf token mismatch
 credentials expired
+("auth", "0004_alter_user_username_opts"),
 license MIT
 signature valid
 """

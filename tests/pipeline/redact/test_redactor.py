@@ -171,6 +171,20 @@ class TestPlans:
             "other_session_token": "[redacted:name]",
         }
 
+    def test_a_plan_that_comes_while_another_thread_loads_rules_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """That thread must not put the rules of the last plan in the place of the new one's."""
+        found = scrubber()
+        load = found._loaded
+
+        def late(plan: Plan) -> Any:
+            monkeypatch.setattr(found, "_loaded", load)
+            found.use(Plan(rules=RULES))
+            return load(plan)
+
+        monkeypatch.setattr(found, "_loaded", late)
+        found.text("bob@example.org")
+        assert found.text("10.1.2.3 or bob@example.org") == "[redacted:ipv4] or [redacted:email]"
+
     def test_rules_of_ones_own(self) -> None:
         found = scrubber(own=(Own("ticket", r"ACME-[0-9]{4,8}"), Own("who", r"user ([a-z]{1,20})")))
         assert found.text("ACME-12345 for user bob") == "[redacted:ticket] for user [redacted:who]"

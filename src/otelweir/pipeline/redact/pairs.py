@@ -63,6 +63,7 @@ _PLACE: Final = re.compile(
 _BEGINS_PLACE: Final = re.compile(r"\$\{|\$\(|%\(\w{1,64}+\)|\{\{|<[A-Za-z][\w *-]{0,60}+>")
 _ANY: Final = re.compile(r"\w")
 _FILE: Final = re.compile(r"\.(?:py|js|ts|tsx|jsx|go|rs|java|rb|php|cs|c|h|cpp|kt|vue|html|css)\Z")
+_CALL: Final = re.compile(r"\w\( ?[\"']\Z")
 _ASSIGNED: Final = re.compile(r"(?:user|login|pass|name|id|key|token|type|method|realm)[a-z_]{0,12}=")
 _SHORT_NUMBER: Final = re.compile(r"\d{3,8}")
 
@@ -172,7 +173,7 @@ def _at(text: str, place: int, length: int, done: int, names: Names) -> tuple[in
     if sign == ":" and ((begin and text[begin - 1] == ":") or _FILE.search(name)):
         return None  # a part of an ARN or another name with colons; a place in a file
     if after[5] is not None and after[5].strip() == "," and not flag:
-        if not text[max(0, begin - 3) : begin - 1].rstrip().endswith("("):
+        if _CALL.search(text, max(0, begin - 4), begin) is None:
             return None  # an item in a list, and neither an option of a command nor an argument: set("password", "x")
         strict = True
     if after[6] is not None and flag and after[1].endswith("."):

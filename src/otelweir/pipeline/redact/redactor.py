@@ -74,7 +74,8 @@ class Scrubber:
         self._names = Names(plan.names, plan.allow)
         self._allowed = [wildcard(entry) for entry in plan.allow]
         self._always = bool(set(plan.rules) & set(OPT_IN) or plan.own or self._detector)
-        self._rules: list[tuple[int, str, Rule]] | None = None
+        # With their plan: another thread may be about to load those of the last one.
+        self._rules: tuple[Plan, list[tuple[int, str, Rule]]] | None = None
         # New ones, as another thread may be about to add to the old.
         self._texts: set[str] = set()
         self._long: set[str] = set()
@@ -361,9 +362,10 @@ class Scrubber:
         return self._found(text, looks(text))
 
     def _found(self, text: str, seen: int) -> list[tuple[int, int, str]]:
-        rules = self._rules
-        if rules is None:
-            rules = self._rules = self._loaded()
+        loaded = self._rules
+        if loaded is None or loaded[0] is not self.plan:
+            loaded = self._rules = self._loaded(self.plan)
+        rules = loaded[1]
         every: list[tuple[int, int, int, str]] = []
         if seen & (PAIR | OPTION) and self._by_name:
             # After the others where they begin at the same place and end there, too: they say more.
@@ -393,7 +395,7 @@ class Scrubber:
             last, by = end, name
         return found
 
-    def _loaded(self) -> list[tuple[int, str, Rule]]:
+    def _loaded(self, plan: Plan) -> tuple[Plan, list[tuple[int, str, Rule]]]:
         # Only here: most of what it costs is patterns, which a process without secrets never needs.
         from otelweir.pipeline.redact.commands import options
         from otelweir.pipeline.redact.own import compiled
@@ -401,9 +403,9 @@ class Scrubber:
         from otelweir.pipeline.redact.rules import RULES, matches
 
         self._pairs, self._options = pairs, options
-        return [(NEEDS.get(name, 0), name, rule) for name, rule in RULES.items() if name in self.plan.rules] + [
-            (0, own.name, matches(compiled(own.pattern))) for own in self.plan.own
-        ]
+        rules = [(NEEDS.get(name, 0), name, rule) for name, rule in RULES.items() if name in plan.rules]
+        rules += [(0, own.name, matches(compiled(own.pattern))) for own in plan.own]
+        return plan, rules
 
     def _without(self, text: str, found: list[tuple[int, int, str]]) -> str:
         parts: list[str] = []
