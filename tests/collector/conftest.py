@@ -61,10 +61,12 @@ class Collector:
         config: The file in `collector-config/`; or several, with spaces between them, where one adds to another.
         prefix: What the file's variables begin with: `SIDECAR`.
         folder: Where its queue lives, and what it says.
+        resource: `OTEL_RESOURCE_ATTRIBUTES` of its container.
         environ: The file's variables, without the prefix.
     """
 
-    def __init__(self, config: str, prefix: str, folder: Path, **environ: str) -> None:
+    def __init__(self, config: str, prefix: str, folder: Path, *, resource: str = "", **environ: str) -> None:
+        self._resource = resource
         self._config, self._prefix, self._folder = config, prefix, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.grpc, self.http, self.health, self.metrics = (free_port() for _ in range(4))
@@ -101,7 +103,7 @@ class Collector:
                     *(f"--config={CONFIG / name}" for name in self._config.split()),
                     "--feature-gates=processor.tailsamplingprocessor.usetracestate",
                 ],
-                env=clean | variables,
+                env=clean | variables | {"OTEL_RESOURCE_ATTRIBUTES": self._resource},
                 stdout=log,
                 stderr=log,
             )

@@ -60,6 +60,7 @@ class TestTheWholeWay:
             EXPORT_ENDPOINT=balancer.endpoints[protocol],
             EXPORTER=exporter,
             EXPORT_INSECURE="true",
+            resource="k8s.pod.name=shop-1,container.name=shop,service.name=nobody,host.name=nobody",
         )
         shop = service(
             sidecar.endpoints[protocol],
@@ -100,7 +101,11 @@ class TestTheWholeWay:
         assert chat.attributes["weir.cost.amount"] == pytest.approx(0.0075)
         assert chat.attributes["gen_ai.usage.input_tokens"] == 1000
         assert not any(name.startswith("redaction.") for log in paid for name in log.attributes)
-        assert all(span.resource["os.type"] == "linux" for span in backend.spans)
+        for resource in (*(span.resource for span in backend.spans), *(log.resource for log in paid)):
+            # What the service says of itself, and what it cannot know.
+            assert (resource["service.name"], resource["k8s.pod.name"]) == ("shop", "shop-1")
+            assert resource["os.type"] == "linux"
+            assert resource["host.name"] != "nobody"
 
         # What the gateway measures is what there was, not what was kept.
         backend.wait_for(
