@@ -20,7 +20,7 @@ def _option(names: str, before: str = "") -> re.Pattern[str]:
     return re.compile(rf"(?<=\s)(?:{names})[ =]{{1,3}}+[\"']?{before}(?![$%{{<\"'-]){_VALUE}")
 
 
-_USER: Final = _option("-u|-U|--user|--proxy-user|-a|--auth", r"[^\s:\"'$]{0,128}+:(?!//)")
+_USER: Final = _option("-u|-U|--user|--proxy-user|-a|--auth", r"(?!\[redacted:)[^\s:\"'$]{0,128}+:(?!//)")
 _COMMANDS: Final = {
     "curl": _USER,
     "http ": _USER,

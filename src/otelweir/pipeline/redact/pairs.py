@@ -29,7 +29,7 @@ _BREAK: Final = _GAP + r"(?:\n[^\S\n]{0,40}+)?"
 _AFTER: Final = re.compile(
     r"([\w.-]{0,64}+)(\\{0,7}+[\"']|%22)?\]?"
     rf"(?:({_GAP}(?:=>|->|:=|={{1,3}}+|:(?!:|//)|>(?=[^\s<])|%(?:25)?3[AaDd]){_BREAK})"
-    rf"|((?:\s(?:for|of|to|on|at|from|in)\s[^\n.:=;,\"'?!]{{1,60}}?)?(?:[^\S\n](?:is|was|ist|war|lautet|to|est|es)[^\S\n]|:[^\S\n])"
+    rf"|((?:\s(?:for|of|to|on|at|from|in)\s[^\n.:=;,\"'?!]{{1,60}}?)?(?:[^\S\n](?:is|was|ist|war|lautet|to|est|es):?[^\S\n]|:[^\S\n])"
     rf"{_GAP})"
     rf"|((?:,|\\{{1,7}}n)?{_BREAK}\\{{0,7}}[\"']?(?<=[\s\"'])value\\{{0,7}}[\"']?{_GAP}[:=]{_GAP}"
     r"|\s[A-Za-z:]{1,40}+=[\"'][^<>\n]{0,120}+>(?=[^\s<])"
@@ -62,6 +62,10 @@ _PLACE: Final = re.compile(
 
 _BEGINS_PLACE: Final = re.compile(r"\$\{|\$\(|%\(\w{1,64}+\)|\{\{|<[A-Za-z][\w *-]{0,60}+>")
 _ANY: Final = re.compile(r"\w")
+_SENTENCES: Final = frozenset(("passphrase", "phrase", "mnemonic"))
+_WORDS_APART: Final = re.compile(r"[a-z]{3,12}+(?: [a-z]{3,12}+){3,23}+(?![^\n\"',;.])")
+"""Four small words and more, and nothing else before the end: what is not a sentence about it."""
+
 _FILE: Final = re.compile(r"\.(?:py|js|ts|tsx|jsx|go|rs|java|rb|php|cs|c|h|cpp|kt|vue|html|css)\Z")
 _CALL: Final = re.compile(r"\w\( ?[\"']\Z")
 _ASSIGNED: Final = re.compile(r"(?:user|login|pass|name|id|key|token|type|method|realm)[a-z_]{0,12}=")
@@ -227,7 +231,8 @@ def _told(text: str, at: int, name: str, names: Names) -> tuple[int, int] | None
     if quote is not None:
         begin, end = quote.end(), _closing(text, quote.end(), quote[1])
         value = text[begin:end]
-        fits = not any(map(str.isspace, value)) and random_looking(value) and len(value) >= 6
+        fits = not any(map(str.isspace, value)) and len(value) >= 6
+        fits = fits and (random_looking(value) or (words_of(name)[-1] in _PASSWORDS and _mixed(value)))
         fits = fits or (words_of(name)[-1] in ("phrase", "mnemonic") and len(value.split()) >= 6)
         return (begin, end) if fits and not _PLACE.fullmatch(value) else None
     span = _plain(_SPOKEN, text, at)
@@ -247,6 +252,10 @@ def _told(text: str, at: int, name: str, names: Names) -> tuple[int, int] | None
     if last in _PASSWORDS:
         return (begin, end) if not value.lower().startswith(_ALGORITHMS) and "/" not in value else None
     return (begin, end) if generated(value) or (last == "code" and random_looking(value)) else None
+
+
+def _mixed(value: str) -> bool:
+    return any(map(str.isdigit, value)) and any(map(str.isalpha, value))
 
 
 def _places(low: str, stem: str) -> Iterator[tuple[int, int]]:
@@ -293,12 +302,15 @@ def _value(text: str, at: int, name: str, names: Names, *, strict: bool, quoted:
         return None
     if words[-1] == "auth" and (both := _TUPLE.match(text, at)):
         return both.span(2)
-    if scheme := _SCHEME.match(text, at):
+    scheme = _SCHEME.match(text, at)
+    if scheme is not None:
         at = scheme.end()
         if parts := _PARTS.match(text, at):
             return parts.span()
     rest = _ENCODED if "%" in text[max(0, at - 5) : at] else _SPOKEN if strict else _PLAIN
-    if words[-1] in ("cookie", "cookies") and not quoted:
+    if (words[-1] in ("cookie", "cookies") and not quoted) or (
+        words[-1] in _SENTENCES and _WORDS_APART.match(text, at)
+    ):
         rest = _LINE
     span = _plain(rest, text, at)
     if span is None:
@@ -312,8 +324,10 @@ def _value(text: str, at: int, name: str, names: Names, *, strict: bool, quoted:
     value = text[begin:end]
     if words[-1] == "auth" and _ASSIGNED.match(value):
         return None  # auth: user=bob password=...
-    if not _ANY.search(value) or _harmless(text, value, end, name, names, strict=strict):
-        return None
+    if not _ANY.search(value) or _harmless(text, value, end, name, names, strict=strict and scheme is None):
+        # What a scheme introduces is no word about it.
+        if scheme is None or len(value) < 8 or value.lower() in _WORDS or _PLACE.fullmatch(value):
+            return None
     if end - begin == _LONG and (whole := rest.match(text, at)):
         end = whole.end()
     return begin, end

@@ -198,9 +198,12 @@ def _url(text: str) -> Spans:
 
 _RUN: Final = re.compile(r"[A-Za-z0-9_.:/+=~$-]{20,}+")
 _DIGIT: Final = re.compile("[0-9]")
+_LETTERS: Final = re.compile("hf_|AKIA|ASIA|AIza")
+"""In keys that may have no digit."""
+
 _KEYS: Final = re.compile(
     r"(?:(?<![A-Za-z0-9])|(?<=%[2-3][0-9A-F]))(?:"
-    r"(?:(?P<loose>sk-(?:proj-|svcacct-|admin-|ant-(?:api|admin)[0-9]{2}-|or-v1-|lf-)?[A-Za-z0-9_-]{20,}+"
+    r"(?:hf_[A-Za-z]{34}(?![\w-])|(?P<loose>sk-(?:proj-|svcacct-|admin-|ant-(?:api|admin)[0-9]{2}-|or-v1-|lf-)?[A-Za-z0-9_-]{20,}+"
     r"|(?:glpat|gldt|glrt|glsoat|glcbt|xox[abeoprs]|xapp|pplx|xai|npg|key|nvapi|tskey|rubygems)-[A-Za-z0-9-][A-Za-z0-9_-]{18,}+"
     r"|(?:npm|hf|gsk|r8|sbp|ntn|figd|glsa|glc|lsv2_[a-z]{2}|lin_api|dckr_pat|dckr_oat|do[opr]_v1|rubygems|ops|fm[12]"
     r"|secret|shpat|shpss|shpca|shppa|pscale_(?:pw|tkn|oauth)|sntry[su]|vercel|whsec|[sr]k_(?:live|test)"
@@ -219,10 +222,10 @@ _KEYS: Final = re.compile(
     r"|[A-Za-z0-9_-]{11,22}:APA91b[A-Za-z0-9_-]{60,}+"  # Firebase
     r"|[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{60,}+"
     r"|pat[A-Za-z0-9]{14}\.[0-9a-f]{64}"  # Airtable
-    r"|EAA[A-Za-z][A-Za-z0-9_-]{55,}+|IGQV[A-Za-z0-9_-]{60,}+"  # Meta and Square
+    r"|EAA[A-Za-z][A-Za-z0-9_-]{55,}+|EAACEdEose0cBA[A-Za-z0-9]{8,}+|IGQV[A-Za-z0-9_-]{60,}+"  # Meta and Square
     r"|AAAAAAAAAAAAAAAAAAAAA[A-Za-z0-9_-]{30,}+"  # X
     r"|access_token\$(?:production|sandbox)\$[0-9a-z]{16}\$[0-9a-f]{32}"
-    r"|cio[A-Za-z0-9]{32}|oy2[a-z0-9]{43}|AGE-SECRET-KEY-1[A-Z0-9]{58}|SWMTKN-1-[a-z0-9-]{50,}+"
+    r"|cio[A-Za-z0-9]{32}|oy2[a-z0-9]{43}|AGE-SECRET-KEY-1[A-Z0-9]{50,58}|AC[0-9a-f]{32}:[0-9a-f]{32}|SWMTKN-1-[a-z0-9-]{50,}+"
     r"|[sp]k\.eyJ[A-Za-z0-9_-]{40,}+\.[A-Za-z0-9_-]{20,}+"  # Mapbox
     r"|pbkdf2_sha(?:1|256|512)\$[0-9]{1,9}\$[A-Za-z0-9]{1,64}\$[A-Za-z0-9+/=]{20,}+"
     r")(?![A-Za-z0-9])"
@@ -242,7 +245,7 @@ _BEARER: Final = re.compile(r"(?<![A-Za-z0-9])(?:bearer|basic)[^\S\n]{1,3}([A-Za
 
 def _key(text: str) -> Spans:
     for run in _RUN.finditer(text):
-        if _DIGIT.search(text, run.start(), run.end()) is None:
+        if _DIGIT.search(text, run.start(), run.end()) is None and not _LETTERS.search(text, run.start(), run.end()):
             continue
         for found in _KEYS.finditer(text, run.start(), run.end()):
             given = found["loose"]
