@@ -324,10 +324,15 @@ def _value(text: str, at: int, name: str, names: Names, *, strict: bool, quoted:
     value = text[begin:end]
     if words[-1] == "auth" and _ASSIGNED.match(value):
         return None  # auth: user=bob password=...
-    if not _ANY.search(value) or _harmless(text, value, end, name, names, strict=strict and scheme is None):
-        # What a scheme introduces is no word about it.
-        if scheme is None or len(value) < 8 or value.lower() in _WORDS or _PLACE.fullmatch(value):
-            return None
+    if not _ANY.search(value):
+        return None
+    if scheme is not None and len(value) >= 8:
+        # What a scheme introduces is no code, whatever it looks like.
+        harmless = value.lower() in _WORDS or _PLACE.fullmatch(value) is not None
+    else:
+        harmless = _harmless(text, value, end, name, names, strict=strict)
+    if harmless:
+        return None
     if end - begin == _LONG and (whole := rest.match(text, at)):
         end = whole.end()
     return begin, end
