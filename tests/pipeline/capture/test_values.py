@@ -23,6 +23,7 @@ from otelweir.pipeline.capture.values import (
     MAX_TEXT,
     any_value,
     attributes_of,
+    beginning,
     clean,
     message_of,
     shortened,
@@ -303,3 +304,13 @@ def test_no_text_is_longer_than_the_limit(value: object, length: int) -> None:
                     yield from texts(item)
 
     assert all(len(text) <= length for text in texts(shortened(any_value(value), length)))
+
+
+class TestWhatIsTooLong:
+    @pytest.mark.parametrize("before", range(40, 60))
+    def test_is_cut_between_words(self, before: int) -> None:
+        """Redaction comes later, and may not know half a key as one."""
+        key = "sk-proj-0482AbCdEfGhIjKlMnOpQrSt"
+        found = beginning("w " * before + key + " w" * 100, 100)
+        assert len(found) <= 100 + len("… (999 more characters)")
+        assert key in found or key[:2] not in found

@@ -7,6 +7,7 @@ text. A `__str__` that raises gives the type's name.
 from __future__ import annotations
 
 import enum
+import string
 from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
 from typing import Any, Final
@@ -17,6 +18,11 @@ from otelweir.signals import AnyValue
 MAX_DEPTH: Final = 8
 MAX_ITEMS: Final = 1000
 """Items over all levels of one value; the rest is cut, and a last item says how many."""
+
+_OF_A_WORD: Final = f"{string.ascii_letters}{string.digits}_-+/=.~%@:"
+"""What keys, tokens, addresses and URLs consist of."""
+
+_LONGEST_WORD: Final = 4096
 
 MAX_TEXT: Final = 256 * 1024
 """Characters of one value, over all its texts; the rest is cut."""
@@ -77,10 +83,22 @@ def _has_structure(value: object) -> bool:
         return False
 
 
+def beginning(text: str, length: int) -> str:
+    """A text that is longer than a length, cut, and with how much was cut.
+
+    No word is cut: redaction, which comes later, may not know half a key as one.
+    """
+    head = text[:length]
+    if text[length] in _OF_A_WORD:
+        least = max(0, length - _LONGEST_WORD)
+        head = head[:least] + head[least:].rstrip(_OF_A_WORD)
+    return f"{head}… ({len(text) - len(head)} more characters)"
+
+
 def clean(text: str) -> str:
     """Text that can be encoded as UTF-8 and is not too long."""
     if len(text) > MAX_TEXT:
-        text = text[:MAX_TEXT] + f"… ({len(text) - MAX_TEXT} more characters)"
+        text = beginning(text, MAX_TEXT)
     if text.isascii():
         return text
     try:
@@ -224,7 +242,7 @@ class Conversion:
         room = self._room
         if len(text) > room:
             self.cut = True
-            text = text[:room] + f"… ({len(text) - room} more characters)"
+            text = beginning(text, room)
         self._room = max(0, room - len(text))
         return clean(text)
 

@@ -9,9 +9,10 @@ Source: https://github.com/open-telemetry/semantic-conventions-genai, the JSON s
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Sequence
 from typing import Any, Final
+
+from otelweir.pipeline.capture.values import beginning
 
 INPUT: Final = "gen_ai.input.messages"
 OUTPUT: Final = "gen_ai.output.messages"
@@ -28,10 +29,6 @@ BOUNDED: Final = (
 _TOO_LARGE_TO_READ: Final = 16 * 2**20
 _LEAST: Final = 32
 _MAX_DEPTH: Final = 32
-_OF_A_WORD: Final = f"{string.ascii_letters}{string.digits}_-+/=.~%@:"
-"""What keys, tokens, addresses and URLs consist of."""
-
-_LONGEST_WORD: Final = 4096
 
 
 def tidy(name: str, text: str, limit: int, finish: Sequence[str] = ()) -> str:
@@ -171,14 +168,7 @@ def _shortened(value: Any, longest: int, depth: int = 0) -> Any:
 
 
 def _cut(text: str, longest: int) -> str:
-    """The beginning of a text. No word is cut: half a key is what redaction, which comes later, may not know as one."""
-    if len(text) <= longest:
-        return text
-    head = text[:longest]
-    if text[longest] in _OF_A_WORD:
-        least = max(0, longest - _LONGEST_WORD)
-        head = head[:least] + head[least:].rstrip(_OF_A_WORD)
-    return f"{head}… ({len(text) - len(head)} more characters)"
+    return text if len(text) <= longest else beginning(text, longest)
 
 
 def _dumped(value: object) -> str:
