@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,33 @@ def judged() -> Iterator[tuple[str, int, int, int, int]]:
         whole = sum(hidden.issuperset(range(begin, end)) for begin, end in wanted)
         right = sum(any(begin < other and one < end for one, other in wanted) for begin, end, _ in found)
         yield line, len(wanted), whole, len(found), right
+
+
+def blind() -> list[dict[str, Any]]:
+    """Cases of people who had not seen the rules: a text or attributes, and what must not be left of it.
+
+    A `¦` within a key keeps it from looking like one to who searches repositories for keys.
+    """
+    lines = Path(__file__).with_name("corpus_blind.jsonl").read_text(encoding="utf-8").replace("¦", "").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_what_others_expect() -> None:
+    missed, wrong, hidden = [], [], 0
+    for case in blind():
+        given: str | dict[str, Any] = case["attributes"] if "attributes" in case else case["text"]
+        now = SCRUBBER.text(given) if isinstance(given, str) else SCRUBBER.attributes(given) or given
+        left = now if isinstance(now, str) else f"{now} {json.dumps(now, ensure_ascii=False)}"
+        for secret in case["secrets"]:
+            if secret in left:
+                missed.append((secret, given))
+            else:
+                hidden += 1
+        if not case["secrets"] and now != given:
+            wrong.append((given, now))
+    assert hidden >= 800
+    assert hidden / (hidden + len(missed)) >= RECALL, missed
+    assert hidden / (hidden + len(wrong)) >= PRECISION, wrong
 
 
 def test_the_corpus_is_large_enough_to_tell() -> None:

@@ -13,6 +13,14 @@ ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 FAILED: Final = "[redaction failed]"
 """Stands in the place of what could not be looked at."""
 
+PLACE: Final = re.compile(
+    r"\$\{[^}]{0,256}\}|\$[A-Z][A-Z0-9_]{1,64}|\{\{?[\w. ]{1,64}\}?\}|<[\w *-]{1,64}>"
+    r"|%\(\w{1,64}\)s|%s|[*•]{3,64}|x{3,64}|X{3,64}"
+    r"|(?i:\[?(?:redacted|filtered|masked|hidden)\]?)"
+    r"|(?i:your|my|some)[_-](?:[A-Za-z]{1,12}[_-]){0,3}(?i:key|token|secret|password|here)"
+)
+"""What others put in the place of a secret, or who explains where one goes."""
+
 MARK: Final = re.compile(r"\[redacted:[\w-]{1,40}(?::[0-9a-f]{16})?\]")
 """What a mark or a hash looks like: it was a secret, and is none."""
 

@@ -94,7 +94,7 @@ def random_looking(text: str) -> bool:
     return any(map(str.isdigit, text)) and any(map(str.isalpha, text)) and len(set(text)) >= 6
 
 
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9]{12,}")
 
 
@@ -106,4 +106,4 @@ def generated(text: str) -> bool:
     """
     if len(text) < 16:
         return False
-    return _UUID.fullmatch(text) is not None or any(map(random_looking, _SEGMENT.findall(text[:256])))
+    return UUID.fullmatch(text) is not None or any(map(random_looking, _SEGMENT.findall(text[:256])))

@@ -91,6 +91,8 @@ def looks(text: str) -> int:
             seen |= AT
         if "%3" in text:
             seen |= PAIR
+        if "%2B" in text:
+            seen |= NUMBER
     try:
         data = text.encode()
     except UnicodeEncodeError:
@@ -110,6 +112,6 @@ def looks(text: str) -> int:
             seen |= LONG
     if not seen & PAIR and (("<" in text and "</" in text) or (" " in text and _said(text, data))):
         seen |= PAIR
-    if length >= 15 and _A_TOKEN in data.translate(_TOKENS).decode():
+    if (length >= 15 and _A_TOKEN in data.translate(_TOKENS).decode()) or ":AA" in text:
         seen |= LONG
     return seen

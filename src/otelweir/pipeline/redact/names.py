@@ -16,7 +16,7 @@ _SECRETS: Final = (
     *("credentials", "authorization", "cookie", "cookies", "jwt", "ssn", "cvv", "cvc", "otp", "totp", "bearer"),
     *("api key", "access key", "private key", "secret key", "encryption key", "signing key", "account key"),
     *("master key", "session key", "auth key", "shared key", "ssh key", "license key", "service key", "admin key"),
-    *("social security number", "social security", "card number", "card cvc", "security code", "connection string"),
+    *("social security number", "social security", "card number", "card cvc", "security code"),
     *("verification code", "recovery code", "backup code", "one time code", "pin code", "access code", "2fa code"),
     *("mfa code", "seed phrase", "recovery phrase", "mnemonic", "hmac key", "fernet key", "app key", "unseal key"),
     *(
@@ -60,16 +60,16 @@ _ENDS: Final = (
 )
 
 _ABOUT: Final = set_of(
-    "about age algorithm algorithms alg arn at attempt attempts auth authority bucket budget ca cert certificate "
-    "changed changes "
-    "class code codes config count counts created digest domain enabled encoding endpoint error errors exists "
-    "expired expires expiration expiry expiring field file filename files for format found generated hint host id "
-    "ids in index info input invalid is issued issuer kind label last latency left len length level lifetime "
-    "limit limits location manager max method min missing mode name names needed null number ok output owner "
-    "parameter param params path per policy position present prefix price provider rate ratio ref refreshed "
-    "region remaining required reset result results rotated rotation rule rules scheme schema scope scopes score "
-    "set size source state status stdin step store strategy strength success suffix sum table text ttl type types unit "
-    "updated uri url usage use used uuid valid validity verified version window "
+    "about age alg algorithm algorithms arn at attempt attempts auth authority bucket budget ca categories "
+    "category cert certificate changed changes class code codes config consent count counts created digest "
+    "domain enabled encoding endpoint error errors exists expiration expired expires expiring expiry field file "
+    "filename files for format found generated hint host id ids in index info input invalid is issued issuer "
+    "kind label last latency left len length level lifetime limit limits location manager max method min missing "
+    "mode name names needed null number ok output owner param parameter params path per policy position "
+    "preferences prefix present price provider rate ratio ref refreshed region remaining required reset result "
+    "results rotated rotation rule rules schema scheme scope scopes score set size source state status stdin "
+    "step store strategy strength success suffix sum table text ttl type types unit updated uri url usage use "
+    "used uuid valid validity verified version window "
 )
 """Words after a secret's that say something about it, and give nothing away."""
 

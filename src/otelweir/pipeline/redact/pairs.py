@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from otelweir.pipeline.redact.checks import generated, random_looking
+from otelweir.pipeline.redact.checks import UUID, generated, random_looking
 from otelweir.pipeline.redact.hint import set_of
 from otelweir.pipeline.redact.names import Names, words_of
 
@@ -27,9 +27,9 @@ _BREAK: Final = _GAP + r"(?:\n[^\S\n]{0,40}+)?"
 """At most one end of a line: what is found in a text is found in some two of its lines (see `Scrubber`)."""
 
 _AFTER: Final = re.compile(
-    r"([\w.-]{0,64}+)(\\{0,7}+[\"']|%22)?\]?"
+    r"([\w.-]{0,64}+)(\\{0,7}+[\"']|%22)?[\])]?"
     rf"(?:({_GAP}(?:=>|->|:=|={{1,3}}+|:(?!:|//)|>(?=[^\s<])|%(?:25)?3[AaDd]){_BREAK})"
-    rf"|((?:\s(?:for|of|to|on|at|from|in)\s[^\n.:=;,\"'?!]{{1,60}}?)?(?:[^\S\n](?:is|was|ist|war|lautet|to|est|es):?[^\S\n]|:[^\S\n])"
+    rf"|((?:\s(?:for|of|to|on|at|from|in|für|von|pour|de|para|voor|van)\s[^\n.:=;,\"'?!]{{1,60}}?)?(?:[^\S\n](?:is|was|ist|war|lautet|to|est|es):?[^\S\n]|:[^\S\n])"
     rf"{_GAP})"
     rf"|((?:,|\\{{1,7}}n)?{_BREAK}\\{{0,7}}[\"']?(?<=[\s\"'])value\\{{0,7}}[\"']?{_GAP}[:=]{_GAP}"
     r"|\s[A-Za-z:]{1,40}+=[\"'][^<>\n]{0,120}+>(?=[^\s<])"
@@ -57,11 +57,17 @@ _LINE: Final = re.compile(r"[^\r\n\"]++")
 _PLACE: Final = re.compile(
     r"\$\d{1,3}|\$[A-Z_]+|\$\{[^}]*\}?|\$\([^)]*\)?|%s|%\(\w*\)s|\?|[:@][a-z_]+|\{[\w.]*\}?|\{\{[^}]*\}\}|<[\w *-]*>?"
     r"|[*xX._#…•-]*|\[?(?i:redacted|filtered|masked|hidden|removed)(?::[\w:-]*)?\]?|!(?:vault|secret|Ref|Sub|GetAtt|reference)"
+    r"|(?i:your|my|some)[_-](?:[A-Za-z]{1,12}[_-]){0,3}(?i:key|token|secret|password|here)"
 )
 """What stands in the place of a value, and is none."""
 
 _BEGINS_PLACE: Final = re.compile(r"\$\{|\$\(|%\(\w{1,64}+\)|\{\{|<[A-Za-z][\w *-]{0,60}+>")
 _ANY: Final = re.compile(r"\w")
+_COOKIE: Final = re.compile(
+    r"(?!(?i:path|domain|expires|max-age|samesite|priority)=)(?<![^\s;:,])[^\s=;,]{1,128}+=([^;\s]*+)"
+)
+_SHORTEST_COOKIE: Final = 6
+
 _SENTENCES: Final = frozenset(("passphrase", "phrase", "mnemonic"))
 _WORDS_APART: Final = re.compile(r"[a-z]{3,12}+(?: [a-z]{3,12}+){3,23}+(?![^\n\"',;.])")
 """Four small words and more, and nothing else before the end: what is not a sentence about it."""
@@ -125,6 +131,7 @@ _SAID: Final = (
 """As in `hint`, and what may be said at length."""
 
 _YOURS: Final = re.compile(r"\b([0-9]{4,8}) is your (?:[\w-]{1,20}+ ){0,3}(?:code|otp|pin|password)\b", re.I)
+_REDIS: Final = re.compile(r"AUTH (?:[\w.-]{1,64}+ )?([^\s]{4,256}+)\s*\Z")
 _IDENTIFIED: Final = re.compile(r"identified by (?:password )?(['\"])", re.I)
 
 
@@ -152,6 +159,8 @@ def _phrases(text: str, low: str) -> Iterator[tuple[int, int]]:
     if "identified by " in low:
         for found in _IDENTIFIED.finditer(text):
             yield found.end(), _closing(text, found.end(), found[1])
+    if low.startswith("auth ") and (command := _REDIS.match(text)) and _mixed(command[1]):
+        yield command.span(1)
     if " is your " in low:
         for found in _YOURS.finditer(text):
             yield found.span(1)
@@ -188,12 +197,16 @@ def _at(text: str, place: int, length: int, done: int, names: Names) -> tuple[in
         if flag or not names.secret(name := _with_the_word_before(text, begin, name)):
             return None
     if after[6] is not None and not flag:
-        return None if quoted else _told(text, after.end(), name, names)
+        return (
+            None if quoted or text[max(0, begin - 1) : begin] in ("$", "{") else _told(text, after.end(), name, names)
+        )
     return _value(text, after.end(), name, names, strict=strict, quoted=quoted)
 
 
 def _drawn(text: str, begin: int, at: int, name: str, sign: str | None) -> tuple[int, int] | None:
     """The value of a name that means a secret only where the value is long: in an address, or where it was drawn."""
+    if name.endswith(("secretid", "secret_id")) and (found := UUID.match(text, at)):
+        return found.span()
     query = begin > 0 and text[begin - 1] in "?&" and name in _QUERY
     if not query and (sign != "=" or name not in _GENERATED):
         return None
@@ -308,9 +321,8 @@ def _value(text: str, at: int, name: str, names: Names, *, strict: bool, quoted:
         if parts := _PARTS.match(text, at):
             return parts.span()
     rest = _ENCODED if "%" in text[max(0, at - 5) : at] else _SPOKEN if strict else _PLAIN
-    if (words[-1] in ("cookie", "cookies") and not quoted) or (
-        words[-1] in _SENTENCES and _WORDS_APART.match(text, at)
-    ):
+    cookies = words[-1] in ("cookie", "cookies") and not quoted
+    if cookies or (words[-1] in _SENTENCES and _WORDS_APART.match(text, at)):
         rest = _LINE
     span = _plain(rest, text, at)
     if span is None:
@@ -321,6 +333,10 @@ def _value(text: str, at: int, name: str, names: Names, *, strict: bool, quoted:
             return None  # somebody cut it off
         while end > begin and text[end - 1] in ".:?" and (end == len(text) or text[end].isspace()):
             end -= 1
+    elif cookies and not any(len(said[1]) >= _SHORTEST_COOKIE for said in _COOKIE.finditer(text, begin, end)):
+        return None  # lang=de; Path=/
+    if text[end : end + 1] in (":", "=") and "\n" in text[max(0, begin - 40) : begin].rstrip(" \t\r")[-1:]:
+        return None  # the next line, with a name of its own
     value = text[begin:end]
     if words[-1] == "auth" and _ASSIGNED.match(value):
         return None  # auth: user=bob password=...

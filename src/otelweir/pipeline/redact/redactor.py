@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from otelweir import errors
-from otelweir.pipeline.redact.actions import FAILED, MARK, replaced
+from otelweir.pipeline.redact.actions import FAILED, MARK, PLACE, replaced
 from otelweir.pipeline.redact.hint import NEEDS, OPT_IN, OPTION, PAIR, looks
 from otelweir.pipeline.redact.names import Names, wildcard
 from otelweir.pipeline.redact.plan import NAME, Plan, layered
@@ -38,11 +38,6 @@ _MAX_TWO_LINES: Final = 400
 _LEAST: Final = 5
 _MAX_DEPTH: Final = 64
 _MAX_CONTAINERS: Final = 10_000
-_PLACES: Final = frozenset(
-    ("***", "****", "*****", "******", "********", "<*>", "[redacted]", "[filtered]", "redacted")
-)
-"""What others put in the place of a secret."""
-
 _BEYOND: Final = "…"
 """Stands for what is within itself, or too deep."""
 
@@ -166,7 +161,7 @@ class Scrubber:
         text = value if type(value) is str else _text(value)
         if not text or self._is_allowed(text):
             return value
-        if text.lower() in _PLACES or (text.startswith("[redacted") and text.endswith("]")):
+        if PLACE.fullmatch(text) or (text.startswith("[redacted") and text.endswith("]")):
             return value
         self._count(NAME)
         action = self.plan.action_of(NAME)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from otelweir.pipeline.redact import checks
+from otelweir.pipeline.redact.actions import PLACE
 from otelweir.pipeline.redact.hint import set_of
 
 Spans: TypeAlias = Iterator[tuple[int, int]]
@@ -129,6 +130,13 @@ _PHONE_NAMED: Final = re.compile(
     r"(\(?[0-9](?:[ ()./-]{0,2}[0-9]){6,14}+)(?![\w-]|\.[0-9])",
     re.I,
 )
+_PHONE_ASKED: Final = re.compile(
+    r"(?:phone|call|ring|text|reach|dial)(?: (?:me|us|him|her|them))?(?: back)?(?: on| at|:) "
+    r"(0[0-9](?:[ ()./-]{0,2}[0-9]){7,12}+)"
+    r"(?![\w-]|\.[0-9])",
+    re.I,
+)
+_PHONE_ENCODED: Final = re.compile(r"%2B([1-9][0-9]{7,14})(?![\w-])")
 _PHONE_SPACED: Final = re.compile(r"[2-9](?<![\w+.-].)[0-9]{2} [2-9][0-9]{2} [0-9]{4}(?![\w-]|\.[0-9]| [0-9])")
 _CALLS: Final = ("call", "Call", "ring", "Ring", "dial", "reach", "text me", "sms", "SMS", "phone", "Phone")
 _PHONES: Final = ("phon", "obile", "ell", "Tel", "tel", "ax", "andy", "app", "PHON", "TEL")
@@ -146,6 +154,11 @@ def _phone(text: str) -> Spans:
     if " " in text and any(word in text for word in _CALLS):
         for found in _PHONE_SPACED.finditer(text):
             yield found.span()
+        for found in _PHONE_ASKED.finditer(text):
+            yield found.span(1)
+    if "%2B" in text:
+        for found in _PHONE_ENCODED.finditer(text):
+            yield found.span(1)
 
 
 # --- secrets --------------------------------------------------------------------------------------------------------
@@ -191,7 +204,7 @@ def _url(text: str) -> Spans:
         if not sign or not (":" in user or len(user) >= 16):
             continue
         name, _, password = user.partition(":")
-        if (password in ("", "***") and len(name) < 16) or user.startswith("[redacted:"):
+        if (password in ("", "***") and len(name) < 16) or user.startswith("[redacted:") or PLACE.fullmatch(password):
             continue
         yield found.start(1), found.start(1) + len(user)
 
@@ -212,7 +225,7 @@ _KEYS: Final = re.compile(
     r"|pypi-AgE[A-Za-z0-9_-]{30,}+"
     r"|sq0(?:atp|csp|idp)-[A-Za-z0-9_-]{22,}+"
     r"|GOCSPX-[A-Za-z0-9_-]{20,}+"
-    r"|NRAK-[A-Z0-9]{27}"
+    r"|NRAK-[A-Z0-9]{27}|PMAK-[0-9a-f]{24}-[0-9a-f]{34}"
     r"|ATATT3[A-Za-z0-9_=-]{40,}+|ATBB[A-Za-z0-9]{32}"
     r"|dapi[0-9a-f]{32}|SK[0-9a-f]{32}|[0-9a-f]{32}-us[0-9]{1,2}"  # Databricks, Twilio, Mailchimp
     r"|AIza[A-Za-z0-9_-]{35}"
@@ -239,7 +252,7 @@ _PASSWORD_HASH: Final = re.compile(
     r"\$argon2(?:id|i|d)\$v=[0-9]{1,3}\$m=[0-9]{1,9},t=[0-9]{1,5},p=[0-9]{1,4}\$[A-Za-z0-9+/]{8,}+\$[A-Za-z0-9+/]{16,}+"
 )
 _SMTP: Final = re.compile(r"AUTH (?:PLAIN|LOGIN) ([A-Za-z0-9+/]{8,}+={0,2})")
-_UNSEAL: Final = re.compile(r"Unseal Key [0-9]{1,2}: ([A-Za-z0-9+/=]{20,}+)")
+_UNSEAL: Final = re.compile(r"nseal [Kk]ey [0-9]{1,2}: ([A-Za-z0-9+/=_-]{20,}+)")
 _BEARER: Final = re.compile(r"(?<![A-Za-z0-9])(?:bearer|basic)[^\S\n]{1,3}([A-Za-z0-9+/._~=-]{16,}+)", re.IGNORECASE)
 
 
@@ -254,7 +267,7 @@ def _key(text: str) -> Spans:
     if "$argon2" in text:
         for found in _PASSWORD_HASH.finditer(text):
             yield found.span()
-    if "Unseal Key" in text:
+    if "nseal " in text:
         for found in _UNSEAL.finditer(text):
             yield found.span(1)
     if "AUTH " in text:
