@@ -193,6 +193,35 @@ class TestTailSampling:
         assert 600 < 4 * len(backend.spans) < 1000
 
 
+class TestTheFigures:
+    def test_are_of_a_service_and_not_of_one_of_its_processes(
+        self, collector: Start, service: Run, backend: Backend
+    ) -> None:
+        """Told apart by environment, on the resource and on the points."""
+        gateway = collector("gateway.yaml", "GATEWAY", EXPORT_ENDPOINT=backend.endpoint, METRICS_INTERVAL="500ms")
+        for environment, count in (("prod", 10), ("prod", 5), ("test", 20)):
+            shop = service(
+                gateway.endpoints["http/protobuf"],
+                OTEL_RESOURCE_ATTRIBUTES=f"deployment.environment.name={environment}",
+            )
+            shop.do(f"orders 0 {count}")
+
+        def figures(name: str) -> dict[str, float]:
+            found = [metric for metric in backend.metrics if metric.name == name]
+            for metric in found:
+                environment = metric.resource["deployment.environment.name"]
+                assert metric.resource == {"service.name": "shop", "deployment.environment.name": environment}
+                assert {point.attributes["deployment.environment.name"] for point in metric.points} == {environment}
+            return {
+                metric.resource["deployment.environment.name"]: sum(point.value for point in metric.points)
+                for metric in found
+                if all("collector.instance.id" in point.attributes for point in metric.points)
+            }
+
+        for name in ("weir.log.volume", "traces.span.metrics.calls"):
+            backend.wait_for(lambda name=name: figures(name) == {"prod": 15, "test": 20}, WAIT_S)  # type: ignore[misc]
+
+
 class TestTheBalancer:
     def test_gives_each_gateway_whole_traces(self, collector: Start, service: Run, backend: Backend) -> None:
         with Backend() as other:
