@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -40,7 +41,7 @@ class TestOrigins:
         assert load({"WEIR_LOG_FIRST": "2"}, log_first=None).origins == {"log_first": "variable"}
 
     def test_without_anything_there_are_only_defaults(self, caplog: pytest.LogCaptureFixture) -> None:
-        assert load({}).settings == Settings()
+        assert asdict(load({}).settings) == asdict(Settings())
         assert warnings(caplog) == []
 
 

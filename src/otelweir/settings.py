@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,7 +20,7 @@ from otelweir.variables import Origin, Var, flag, read, seconds, setting, shown,
 PREFIX: Final = "WEIR_"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DistroSettings:
     """The section of the distribution; here, because the distribution stands above the settings."""
 
@@ -48,7 +47,7 @@ SECTIONS: Final = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Settings(
     SelfMetricsSettings,
     TransmitSettings,
@@ -111,5 +110,7 @@ def load(environ: Mapping[str, str], **code: Any) -> Loaded:
 
 
 def _did_you_mean(name: str, known: set[str] | Mapping[str, object]) -> str:
+    import difflib  # for mistakes only
+
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {nearest[0]}?" if nearest else ""

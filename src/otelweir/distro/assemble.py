@@ -296,6 +296,9 @@ def assemble(  # noqa: PLR0915 - the wiring reads from top to bottom
     sending: list[Any] = []
     redactor = redactor_of(settings)
     redaction.use(redactor)
+    if redactor is not None:
+        # Here, and not within the first call of the application that needs them.
+        redactor.load()
     recorder = _recorder(settings)
     tail: TailSamplingProcessor | None = None
     with _defaults():

@@ -6,7 +6,6 @@ the check comes first and says what is allowed.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple, TypeAlias
@@ -283,6 +282,8 @@ def misspelt(environ: Mapping[str, str], known: set[str]) -> Iterator[tuple[str,
     """`OTEL_*` variables that nothing installed declares, though something declares a name very much like them."""
     for name in environ:
         if name.startswith("OTEL_") and name not in known and name not in CHECKS:
+            import difflib  # for mistakes only
+
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
             # OTEL_PYTHON_<X>_EXCLUDED_URLS and the like belong to instrumentations, which declare nothing.
             if near and not name.startswith("OTEL_PYTHON_"):
@@ -328,5 +329,7 @@ def _masked_header(name: str, sign: str, value: str) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    import difflib  # for mistakes only
+
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""

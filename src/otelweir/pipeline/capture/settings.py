@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from otelweir.variables import flag, setting, size, text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class CaptureSettings:
+    """The settings of what is captured."""
+
     log_capture: bool = setting("WEIR_LOG_CAPTURE", True, flag())
     """Whether records of Python's `logging` enter the pipeline."""
 
@@ -16,8 +18,10 @@ class CaptureSettings:
     """Whether log records carry `code.file.path`, `code.function.name` and `code.line.number`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrackSettings:
+    """The settings of tracked functions."""
+
     track_content: bool = setting("WEIR_TRACK_CONTENT", True, flag())
     """Whether input and output of tracked functions and spans are captured."""
 
@@ -33,8 +37,10 @@ class TrackSettings:
     Whoever is called hears session, user, tags and metadata; whoever calls can set them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ResourceSettings:
+    """The settings of the resource."""
+
     environment: str | None = setting("WEIR_ENVIRONMENT", None, text("a name such as production"))
     """`deployment.environment.name` of the resource."""
 

@@ -32,8 +32,10 @@ _RULES = Form(f"a list such as default,ipv4,-phone of {', '.join(RULES)}", _rule
 _ACTIONS = Form("mask, partial, hash or drop, and for single rules such as email=hash", _actions)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RedactSettings:
+    """The settings of redaction."""
+
     redact: bool = setting("WEIR_REDACT", True, flag())
     """Whether secrets and personal data are hidden in everything that leaves, before it is kept or sent."""
 

@@ -34,7 +34,6 @@ import errno
 import heapq
 import mmap
 import os
-import secrets
 import struct
 import sys
 import threading
@@ -283,7 +282,7 @@ class Segment:
 
     @classmethod
     def in_memory(cls, lane: Lane, size: int, number: int, created: float) -> Segment:
-        segment = _Plain(None, lane, number, secrets.randbits(64), created)
+        segment = _Plain(None, lane, number, int.from_bytes(os.urandom(8)), created)
         segment.buffer = bytearray(_padded(size))
         segment._words = memoryview(segment.buffer).cast("I")
         segment._limit = size
@@ -311,7 +310,7 @@ class Segment:
             NotImplementedError: The space cannot be reserved or mapped here; nothing is left behind.
             OSError: The file cannot be made.
         """
-        identity = secrets.randbits(64)
+        identity = int.from_bytes(os.urandom(8))
         path = _named(folder, lane, number, identity, suffix)
         segment = (_Plain if mapped else _Locked)(path, lane, number, identity, created)
         size = _padded(size)
@@ -351,7 +350,7 @@ class Segment:
         mapping, words, path, size = self.buffer, self._words, self.path, self._limit
         if path is None or not isinstance(mapping, mmap.mmap) or self._fd < 0 or self.damage or self.detached:
             return None
-        identity = secrets.randbits(64)
+        identity = int.from_bytes(os.urandom(8))
         fresh = _Plain(_named(path.parent, self.lane, number, identity), self.lane, number, identity, self.created)
         assert fresh.path is not None
         spare = fresh.path.with_suffix(SPARE)

@@ -10,8 +10,10 @@ from otelweir.variables import flag, one_of, seconds, setting, size, text
 WhenFull = Literal["drop_oldest", "refuse_newest"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SpoolSettings:
+    """The settings of the spool."""
+
     spool: bool = setting("WEIR_SPOOL", True, flag())
     """Whether OTLP leaves through the spool, which outlives the process. `false` restores OpenTelemetry's own batch
     processors and exporters."""

@@ -27,7 +27,6 @@ import itertools
 import json
 import math
 import os
-import secrets
 import stat
 import threading
 import time
@@ -835,7 +834,7 @@ class Spool:
             segment.damage = segment.damage or []
             self._note(segment, "a copy of a file that is in use")
             with contextlib.suppress(OSError):
-                segment.path.rename(self._aside_folder() / f"{secrets.token_hex(4)}-{segment.path.stem}.corrupt")
+                segment.path.rename(self._aside_folder() / f"{os.urandom(4).hex()}-{segment.path.stem}.corrupt")
             return 0
         if segment.damage:
             size = sum(damage.end - damage.start for damage in segment.damage)
@@ -903,7 +902,7 @@ class Spool:
         self._leave_home()
         assert self._folder is not None
         _make_private(self._folder)
-        name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        name = f"{os.getpid()}-{os.urandom(4).hex()}"
         # It gets its name when it is locked: nobody may find it without. Where there is no flock, open files cannot be
         # renamed either; there it has its name from the beginning.
         begun = self._folder / (f".{name}" if fcntl is not None else name)

@@ -8,8 +8,10 @@ from otelweir.pipeline.transmit.sizing import FACTOR, MAX_BYTES, MIN_BYTES
 from otelweir.variables import Secret, number, secret, setting, size, text, url
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TransmitSettings:
+    """The settings of sending."""
+
     batch_min_bytes: int = setting("WEIR_BATCH_MIN_BYTES", MIN_BYTES, size(1))
     """The size of requests, before compression, does not shrink below this, unless the server takes less."""
 

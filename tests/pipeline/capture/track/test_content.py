@@ -32,8 +32,9 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers, UploadFile
 from starlette.requests import Request
 
-from otelweir.pipeline.capture.track.content import MAX_BYTES, Parts, content_of, mime_type
+from otelweir.pipeline.capture.track.content import Parts, content_of, mime_type
 from otelweir.pipeline.capture.track.hidden import is_hidden
+from otelweir.pipeline.capture.track.limits import MAX_BYTES
 from otelweir.testing import Clock
 
 

@@ -10,8 +10,10 @@ from otelweir.variables import flag, number, one_of, seconds, setting, size, tex
 Vendor = Literal["opentelemetry", "openinference", "openllmetry"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class GenAISettings:
+    """The settings of what is said of language models."""
+
     genai: bool = setting("WEIR_GENAI", True, flag())
     """Whether spans of calls to language models get their cost, and local roots the sum over their trace."""
 

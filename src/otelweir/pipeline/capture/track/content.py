@@ -38,11 +38,9 @@ from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from otelweir.pipeline.capture.track.hidden import HIDDEN, is_hidden
+from otelweir.pipeline.capture.track.limits import MAX_BYTES
 from otelweir.pipeline.capture.values import MAX_DEPTH, MAX_ITEMS, Conversion, clean
 from otelweir.signals import AnyValue
-
-MAX_BYTES: Final = 64 * 1024
-"""Bytes of one JSON text, where nothing else is said."""
 
 MAX_S: Final = 0.05
 """Seconds that one value may take; looked at between items."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 
-from otelweir.pipeline.capture.track.content import content_of
 from otelweir.signals import AnyValue
 
 Kind = Literal["llm", "tool", "agent", "chain", "retriever", "embedding", "evaluator"]
@@ -138,7 +137,12 @@ def _parts(content: object) -> list[object]:
 
 
 def _said(content: object) -> str:
-    return content if type(content) is str else content_of(content).text
+    if type(content) is str:
+        return content
+    # Only here, as it is much to load for who tracks nothing.
+    from otelweir.pipeline.capture.track.content import content_of
+
+    return content_of(content).text
 
 
 def query_of(given: object) -> str | None:

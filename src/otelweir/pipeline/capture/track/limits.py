@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from otelweir.pipeline.capture.track.content import MAX_BYTES
+MAX_BYTES: Final = 64 * 1024
+"""Bytes of one value's JSON, where nobody says otherwise."""
 
 
 class Limits:

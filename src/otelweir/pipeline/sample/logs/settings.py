@@ -15,8 +15,10 @@ DEFAULT_RATES: Final[Mapping[str, float]] = {"debug": 0.05, "info": 0.2, "warn":
 _ALWAYS: Final = "errors are always kept"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LogSamplingSettings:
+    """The settings of log sampling."""
+
     log_sampling: Mode = setting("WEIR_LOG_SAMPLING", "on", one_of("on", "dry-run", "off"))
     """`on` samples; `dry-run` decides and counts but keeps every record; `off` keeps every record and does not look
     at it."""

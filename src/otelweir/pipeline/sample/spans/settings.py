@@ -24,8 +24,10 @@ def _quantile(value: object) -> float:
     return quantile
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TraceSamplingSettings:
+    """The settings of the sampling of traces."""
+
     trace_tail: bool = setting("WEIR_TRACE_TAIL", False, flag())
     """Whether a trace is held until its part in this process has ended, and is kept by what became of it. What is held
     is in memory: a crash loses it."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from otelweir.pipeline.capture.track.content import content_of
 from otelweir.pipeline.capture.track.hidden import HIDDEN, is_hidden
 from otelweir.pipeline.capture.values import clean
 from otelweir.signals import AnyValue
@@ -136,6 +135,13 @@ def _scalar(value: object) -> AnyValue:
         return clean(value[:MAX_TEXT])
     if type(value) is bool or type(value) is float or (type(value) is int and -(2**63) <= value < 2**63):
         return value
+    return _json(value)
+
+
+def _json(value: object) -> str:
+    # Only here, as it is much to load for who tracks nothing.
+    from otelweir.pipeline.capture.track.content import content_of
+
     return content_of(value, MAX_TEXT).text
 
 
@@ -145,6 +151,6 @@ def text_of(value: Any) -> str | None:
         return None
     if type(value) is str:
         return clean(value[:MAX_TEXT])
-    text = content_of(value, MAX_TEXT).text
+    text = _json(value)
     # Ids are often UUIDs: as text, without the quotation marks of JSON.
     return text[1:-1] if text.startswith('"') and "\\" not in text else text
