@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -477,6 +478,24 @@ class TestOrphans:
         add(first, b"a")
         assert second.adopt() == 0
         assert taken(first) == [b"a"]
+
+    def test_who_asks_while_another_thread_takes_them_over_has_them_too(
+        self, make: Callable[..., Spool], tmp_path: Path
+    ) -> None:
+        """The courier begins with it; a process that ends a moment later must not leave them for the next start."""
+        dead = make(segment_bytes=4096)
+        for _ in range(300):
+            add(dead, b"x" * 3000)
+        dead.after_fork()
+        spool = make()
+        courier = threading.Thread(target=spool.adopt)
+        courier.start()
+        while spool.home is None:  # until the first files are moved
+            time.sleep(0)
+        found = spool.adopt()
+        assert spool.waiting("logs").records == 300
+        assert found == 0
+        courier.join()
 
     def test_a_copy_is_not_sent(self, make: Callable[..., Spool], tmp_path: Path) -> None:
         first = make()

@@ -85,6 +85,9 @@ _MAX_MAPPED: Final = 2
 _MAX_STOPPED: Final = 16
 """Full files that may wait to be closed."""
 
+_ADOPTING_S: Final = 2.0
+"""How long to wait for another thread that is taking over what dead processes left."""
+
 _LOOK_AFTER: Final = 4
 """Files that a process makes before it looks again what the others take."""
 
@@ -170,6 +173,7 @@ class Spool:
     def _begin(self) -> None:
         """The state of a process that has written nothing."""
         self._lock = threading.RLock()
+        self._adopting = threading.RLock()
         self._busy = False
         self._closed = False
         self._home: Path | None = None
@@ -762,17 +766,29 @@ class Spool:
     # --- orphans ----------------------------------------------------------------------------------------------------
 
     def adopt(self) -> int:
-        """Take over the folders of dead processes of this service; gives how many records of theirs wait."""
+        """Take over the folders of dead processes of this service; gives how many records of theirs wait.
+
+        When it returns, what another thread was taking over is here, too: who is about to end sends it. (Unless that
+        takes more than two seconds; then it is found on disk by the next start.)
+        """
         if self._folder is None or (fcntl is None and msvcrt is None) or self._closed:
             return 0
+        if not self._adopting.acquire(timeout=_ADOPTING_S):
+            return 0
+        try:
+            return self._adopt(self._folder)
+        finally:
+            self._adopting.release()
+
+    def _adopt(self, of_service: Path) -> int:
         # Nobody else knows these files, so the lock is only for what becomes ours.
         paths: list[Path] = []
         try:
-            for folder in _folders(self._folder):
+            for folder in _folders(of_service):
                 if folder.name != _ASIDE and folder != self._home:
                     paths += self._adopt_folder(folder)
         except OSError as error:
-            self._problem(errors.SPOOL_IN_MEMORY, f"{self._folder}: {error.strerror or error}")
+            self._problem(errors.SPOOL_IN_MEMORY, f"{of_service}: {error.strerror or error}")
         records = 0
         for path in paths:
             try:
