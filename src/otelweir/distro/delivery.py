@@ -202,7 +202,7 @@ class Delivery:
         before = self.tally.now()
         if self._thread is not None:
             self._thread.flush(timeout_s)
-        return Flushed.between(before, self.tally.now(), self.folder, sent=before)
+        return self._flushed(before, sent=before)
 
     def flush_lane(self, lane: Lane, timeout_s: float) -> bool:
         """Send what waits; whether all of a lane arrived that waited at the beginning."""
@@ -244,8 +244,8 @@ class Delivery:
             sender.close()
         return result
 
-    def _flushed(self, before: Mapping[Lane, Count]) -> Flushed:
-        return Flushed.between(before, self.tally.now(), self.folder)
+    def _flushed(self, before: Mapping[Lane, Count], sent: Mapping[Lane, Count] | None = None) -> Flushed:
+        return Flushed.between(before, self.tally.now(), self.folder, sent=sent)
 
     def _say_what_waits(self, result: Flushed) -> None:
         if result.waiting:

@@ -11,13 +11,16 @@ ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 FAILED: Final = "[redaction failed]"
 """Stands in the place of what could not be looked at."""
 
+EXPLAINED: Final = r"(?i:your|my|some)[_-](?:[A-Za-z]{1,12}[_-]){0,3}(?i:key|token|secret|password|here)"
+"""What who explains something writes where a secret goes: `YOUR_API_KEY`."""
+
 PLACE: Final = re.compile(
     r"\$\{[^}]{0,256}\}|\$[A-Z][A-Z0-9_]{1,64}|\{\{?[\w. ]{1,64}\}?\}|<[\w *-]{1,64}>"
     r"|%\(\w{1,64}\)s|%s|[*•]{3,64}|x{3,64}|X{3,64}"
-    r"|(?i:\[?(?:redacted|filtered|masked|hidden)\]?)"
-    r"|(?i:your|my|some)[_-](?:[A-Za-z]{1,12}[_-]){0,3}(?i:key|token|secret|password|here)"
+    rf"|(?i:\[?(?:redacted|filtered|masked|hidden)\]?)|{EXPLAINED}"
 )
-"""What others put in the place of a secret, or who explains where one goes."""
+"""What others put in the place of a secret, or who explains where one goes. A value as a whole; what stands for one in
+the middle of a text is looser, and `pairs` knows it."""
 
 MARK: Final = re.compile(r"\[redacted:[\w-]{1,40}(?::[0-9a-f]{16})?\]")
 """What a mark or a hash looks like: it was a secret, and is none."""

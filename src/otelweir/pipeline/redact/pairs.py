@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from otelweir.pipeline.redact.actions import EXPLAINED
 from otelweir.pipeline.redact.checks import UUID, generated, random_looking
 from otelweir.pipeline.redact.hint import set_of
 from otelweir.pipeline.redact.names import Names, words_of
@@ -57,7 +58,7 @@ _LINE: Final = re.compile(r"[^\r\n\"]++")
 _PLACE: Final = re.compile(
     r"\$\d{1,3}|\$[A-Z_]+|\$\{[^}]*\}?|\$\([^)]*\)?|%s|%\(\w*\)s|\?|[:@][a-z_]+|\{[\w.]*\}?|\{\{[^}]*\}\}|<[\w *-]*>?"
     r"|[*xX._#…•-]*|\[?(?i:redacted|filtered|masked|hidden|removed)(?::[\w:-]*)?\]?|!(?:vault|secret|Ref|Sub|GetAtt|reference)"
-    r"|(?i:your|my|some)[_-](?:[A-Za-z]{1,12}[_-]){0,3}(?i:key|token|secret|password|here)"
+    rf"|{EXPLAINED}"
 )
 """What stands in the place of a value, and is none."""
 
