@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 PROTOCOLS = pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 
 
+def nothing_missing(backend: Backend, count: int) -> bool:
+    """Every order has arrived, its record and its span; some perhaps twice."""
+    wanted = orders(count)
+    return not (wanted - bodies(backend)) and not (wanted - names(backend))
+
+
 class TestTheSidecarIsKilled:
     @PROTOCOLS
     def test_in_an_outage(self, collector: Start, service: Run, backend: Backend, protocol: str) -> None:
@@ -56,8 +62,7 @@ class TestTheSidecarIsKilled:
             shop.do(f"orders {start} {start + 500}")
             sidecar.kill()
             sidecar.start()
-        missing = orders(2000)
-        backend.wait_for(lambda: not (missing - bodies(backend)) and not (missing - names(backend)), WAIT_S)
+        backend.wait_for(lambda: nothing_missing(backend, 2000), WAIT_S)
         backend.wait_for(lambda: newest(backend, "orders") == 2000, WAIT_S)
         for lane in ("logs", "traces"):
             tally = shop.delivers(lane, 2000)
@@ -76,12 +81,11 @@ class TestTheGateway:
             gateway.start()
         shop.delivers("logs", 1500)
         shop.delivers("traces", 1500)
-        missing = orders(1500)
         until(lambda: sidecar.figure("exporter_sent_spans") >= 1500, "the gateway has all spans")
         gateway.stop()
         # What it decided as it ended is on its disk, and leaves with the next start.
         gateway.start()
-        backend.wait_for(lambda: not (missing - bodies(backend)) and not (missing - names(backend)), WAIT_S)
+        backend.wait_for(lambda: nothing_missing(backend, 1500), WAIT_S)
 
     def test_is_killed_and_loses_nothing_that_it_did_not_hold(
         self, collector: Start, service: Run, backend: Backend
@@ -96,8 +100,7 @@ class TestTheGateway:
             shop.do(f"orders {start} {start + 500}")
             gateway.kill()
             gateway.start()
-        missing = orders(1500)
-        backend.wait_for(lambda: not (missing - bodies(backend)) and not (missing - names(backend)), WAIT_S)
+        backend.wait_for(lambda: nothing_missing(backend, 1500), WAIT_S)
         backend.wait_for(lambda: newest(backend, "orders") == 1500, WAIT_S)
 
 
@@ -116,8 +119,7 @@ class TestAFullQueue:
         assert tally.waiting
         assert not tally.lost
         backend.start()
-        missing = orders(1000)
-        backend.wait_for(lambda: not (missing - bodies(backend)) and not (missing - names(backend)), WAIT_S)
+        backend.wait_for(lambda: nothing_missing(backend, 1000), WAIT_S)
         for lane in ("logs", "traces"):
             tally = shop.delivers(lane, 1000)
             assert (tally.delivered, tally.lost) == (1000, {})
